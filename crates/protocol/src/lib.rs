@@ -1,0 +1,11 @@
+//! What an LMCache worker and its cache controller must agree on.
+//!
+//! Ids and units, the 51 messages with their two encodings, and the chunk-hash algorithms.
+//! Nothing here touches a socket, a clock, a lock or a log.
+
+pub mod id;
+
+pub use id::{
+    BatchId, ChunkHash, InstanceId, Location, SeqNum, SyncId, Timestamp, TokenCount, WorkerId,
+    WorkerKey,
+};
