@@ -4,8 +4,10 @@
 //! Nothing here touches a socket, a clock, a lock or a log.
 
 pub mod id;
+pub mod operation;
 
 pub use id::{
     BatchId, ChunkHash, InstanceId, Location, SeqNum, SyncId, Timestamp, TokenCount, WorkerId,
     WorkerKey,
 };
+pub use operation::{Operation, OperationKind};
