@@ -1,2 +1,2 @@
-//! Placeholder.
+//! The `kvatlas` command.
 fn main() {}
