@@ -4,7 +4,9 @@
 //! Nothing here touches a socket, a clock, a lock or a log.
 
 pub mod chunk_hash;
+pub mod codec;
 pub mod id;
+pub mod message;
 pub mod operation;
 
 pub use chunk_hash::{Chain, HashAlgorithm, HashScheme, HashSeed, Root};
@@ -12,4 +14,5 @@ pub use id::{
     BatchId, ChunkHash, InstanceId, Location, SeqNum, SyncId, Timestamp, TokenCount, WorkerId,
     WorkerKey,
 };
+pub use message::{Message, WireKey};
 pub use operation::{Operation, OperationKind};
