@@ -4,5 +4,6 @@
 
 pub mod controller;
 pub mod error;
+pub mod index;
 
 pub use controller::Controller;

@@ -1,0 +1,507 @@
+//! The hash table: a directory of small tables, each rebuilt alone and aside.
+//!
+//! ```text
+//! hash: | top bits: which table | ...         | low 32 bits: home bucket, scaled to the table's size |
+//! directory -> segment of 64 -> Arc<[Bucket]>   (an entry may repeat: a table of depth d serves every
+//!                                                entry that shares its first d hash bits)
+//! ```
+//! A table grows in small steps until [`MAX_BUCKETS`], then splits in two by the next hash bit. Readers
+//! keep using the directory they loaded; a rebuilt table reaches them with the next publication, before
+//! which nobody else learns of later writes to it. A rebuilt table's predecessor never changes again.
+//!
+//! Sizes are not powers of two: the home bucket is `low32 * n >> 32`. That keeps hash order, so a
+//! rebuild reads and writes memory front to back.
+//!
+//! This file knows keys and opaque 32-bit values, not holders. Only the index's writer calls the
+//! mutating functions.
+
+use std::sync::Arc;
+
+use super::bucket::{Bucket, Probe, SLOTS};
+
+/// Buckets of the largest table (64 B each). A rebuild of one is the longest step a writer takes.
+const MAX_BUCKETS: usize = if cfg!(test) { 8 } else { 2048 };
+/// Share of slots in use at which a table grows, in 1/256.
+const FULL: usize = 218;
+/// Share of slots in use right after a table was built, in 1/256.
+const FRESH: usize = 180;
+/// Share of slots in use below which a table shrinks, in 1/256.
+const SPARSE: usize = 80;
+/// log2 of the entries of a segment: publishing one table copies this many pointers, and as many
+/// again as there are segments.
+const SEGMENT_BITS: u32 = if cfg!(test) { 2 } else { 6 };
+const SEGMENT: usize = 1 << SEGMENT_BITS;
+
+/// Keyed multiply: keys come from the network, and nobody out there knows the key.
+#[derive(Clone, Copy)]
+pub(super) struct Hasher {
+    xor: u64,
+    multiplier: u64,
+}
+
+impl Hasher {
+    /// Derives the two secrets from `seed`.
+    pub(super) fn new(seed: u64) -> Self {
+        Self {
+            xor: mix(seed),
+            multiplier: mix(seed ^ 0x5851_f42d_4c95_7f2d) | 1,
+        }
+    }
+
+    /// Hash of `key`; both its halves are usable.
+    #[inline]
+    pub(super) fn hash(self, key: u64) -> u64 {
+        let product = u128::from(key ^ self.xor) * u128::from(self.multiplier);
+        (product >> 64) as u64 ^ product as u64
+    }
+}
+
+/// SplitMix64's finalizer, for seeds and holder ids.
+#[inline]
+pub(super) fn mix(x: u64) -> u64 {
+    let x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
+
+type Table = Arc<[Bucket]>;
+
+#[derive(Clone)]
+struct Segment {
+    tables: [Table; SEGMENT],
+}
+
+/// What readers hold: which table serves which part of the hash space.
+#[derive(Clone)]
+pub(super) struct Directory {
+    segments: Vec<Arc<Segment>>,
+    shift: u32,
+}
+
+impl Directory {
+    #[inline]
+    fn entry(&self, hash: u64) -> usize {
+        (hash >> self.shift) as usize
+    }
+
+    #[inline]
+    fn table(&self, entry: usize) -> &Table {
+        &self.segments[entry >> SEGMENT_BITS].tables[entry % SEGMENT]
+    }
+
+    fn entries(&self) -> usize {
+        self.segments.len() << SEGMENT_BITS
+    }
+
+    /// The bucket where the search for a key with this hash begins.
+    #[inline]
+    pub(super) fn home(&self, hash: u64) -> &Bucket {
+        let table = self.table(self.entry(hash));
+        &table[home(hash, table.len())]
+    }
+
+    /// The value of `key`, probing as far as needed. Lock-free: retries only while the very bucket it
+    /// looks at is being written.
+    pub(super) fn value(&self, key: u64, hash: u64) -> Option<u32> {
+        let table = self.table(self.entry(hash));
+        let mut at = home(hash, table.len());
+        let mut seen = 0;
+        while seen < table.len() {
+            match table[at].probe(key, table[at].enter()) {
+                Probe::Found(value) => return Some(value),
+                Probe::Absent => return None,
+                Probe::Further => {
+                    at = following(at, table.len());
+                    seen += 1;
+                }
+                Probe::Torn => std::hint::spin_loop(),
+            }
+        }
+        None
+    }
+
+    /// Calls `visit` with each key and value of the table that serves `from`, and returns where the
+    /// hash space goes on, or `None` at its end.
+    pub(super) fn scan(&self, from: u64, mut visit: impl FnMut(u64, u32)) -> Option<u64> {
+        let entry = self.entry(from);
+        let table = self.table(entry);
+        for bucket in table.iter() {
+            let slots = loop {
+                match bucket.copy() {
+                    Some(slots) => break slots,
+                    None => std::hint::spin_loop(),
+                }
+            };
+            for (key, value) in slots {
+                if value != 0 {
+                    visit(key, value);
+                }
+            }
+        }
+        let next = (entry + 1..self.entries()).find(|&e| !Arc::ptr_eq(self.table(e), table))?;
+        Some((next as u64) << self.shift)
+    }
+}
+
+/// Home bucket in a table of `n`.
+#[inline]
+fn home(hash: u64, n: usize) -> usize {
+    ((hash & 0xffff_ffff) as usize * n) >> 32
+}
+
+#[inline]
+fn following(at: usize, n: usize) -> usize {
+    if at + 1 == n { 0 } else { at + 1 }
+}
+
+/// Where a key sits, for the writer.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    bucket: usize,
+    slot: usize,
+    /// Its value.
+    pub(super) value: u32,
+}
+
+#[derive(Clone, Copy)]
+struct Extent {
+    /// Keys in the table; kept at the first entry the table serves.
+    keys: u32,
+    /// Hash bits its keys share; kept at every entry.
+    depth: u32,
+}
+
+/// The writer's side: the directory under construction and what readers need not know.
+pub(super) struct Tables {
+    directory: Arc<Directory>,
+    extents: Vec<Extent>,
+    hasher: Hasher,
+    keys: usize,
+    buckets: usize,
+    dirty: bool,
+}
+
+impl Tables {
+    pub(super) fn new(hasher: Hasher) -> Self {
+        let empty = build(1);
+        let segment = Segment {
+            tables: std::array::from_fn(|_| Arc::clone(&empty)),
+        };
+        Self {
+            directory: Arc::new(Directory {
+                segments: vec![Arc::new(segment)],
+                shift: 64 - SEGMENT_BITS,
+            }),
+            extents: vec![Extent { keys: 0, depth: 0 }; SEGMENT],
+            hasher,
+            keys: 0,
+            buckets: 1,
+            dirty: false,
+        }
+    }
+
+    /// Whether tables were rebuilt since the last [`Self::publish`].
+    pub(super) fn is_changed(&self) -> bool {
+        self.dirty
+    }
+
+    /// The directory as of now, for readers.
+    pub(super) fn publish(&mut self) -> &Arc<Directory> {
+        self.dirty = false;
+        &self.directory
+    }
+
+    /// The directory as of now.
+    pub(super) fn directory(&self) -> &Arc<Directory> {
+        &self.directory
+    }
+
+    /// Keys in all tables.
+    pub(super) fn keys(&self) -> usize {
+        self.keys
+    }
+
+    /// Heap bytes of tables, directory and bookkeeping.
+    pub(super) fn bytes(&self) -> usize {
+        self.buckets * size_of::<Bucket>()
+            + self.directory.segments.len() * (size_of::<Segment>() + 8)
+            + self.extents.capacity() * size_of::<Extent>()
+    }
+
+    /// Where `key` sits.
+    #[inline]
+    pub(super) fn find(&self, key: u64, hash: u64) -> Option<Place> {
+        let table = self.directory.table(self.directory.entry(hash));
+        let mut at = home(hash, table.len());
+        for _ in 0..table.len() {
+            let bucket = &table[at];
+            if let Some(slot) = bucket.find(key) {
+                return Some(Place {
+                    bucket: at,
+                    slot,
+                    value: bucket.value(slot),
+                });
+            }
+            if !bucket.overflows() {
+                return None;
+            }
+            at = following(at, table.len());
+        }
+        None
+    }
+
+    /// Replaces the value of the key found at `place`, which must not be 0.
+    #[inline]
+    pub(super) fn replace(&self, hash: u64, place: Place, value: u32) {
+        let table = self.directory.table(self.directory.entry(hash));
+        table[place.bucket].replace(place.slot, value);
+    }
+
+    /// Adds a key that is in no table.
+    pub(super) fn insert(&mut self, key: u64, hash: u64, value: u32) {
+        let entry = self.directory.entry(hash);
+        let first = self.first_entry(entry);
+        let keys = self.extents[first].keys as usize + 1;
+        let size = self.directory.table(entry).len();
+        if keys * 256 > size * SLOTS * FULL {
+            self.rebuild(first, keys);
+            // The table may have been split, and (very unlikely) a half may be full again.
+            return self.insert(key, hash, value);
+        }
+        self.extents[first].keys += 1;
+        self.keys += 1;
+        place(self.directory.table(entry), key, hash, value);
+    }
+
+    /// Takes away the key found at `place`.
+    pub(super) fn remove(&mut self, hash: u64, place: Place) {
+        let entry = self.directory.entry(hash);
+        let table = self.directory.table(entry);
+        table[place.bucket].replace(place.slot, 0);
+        unpass(table, hash, place.bucket);
+        let size = table.len();
+        let first = self.first_entry(entry);
+        self.extents[first].keys -= 1;
+        self.keys -= 1;
+        let keys = self.extents[first].keys as usize;
+        if is_sparse(keys, size) {
+            self.rebuild(first, keys);
+        }
+    }
+
+    /// Offers every value of the table that serves `from` to `rewrite`, which returns the new one (0
+    /// removes the key). Returns the slots looked at, and where the hash space goes on.
+    pub(super) fn rewrite(
+        &mut self,
+        from: u64,
+        mut rewrite: impl FnMut(u32) -> u32,
+    ) -> (usize, Option<u64>) {
+        let entry = self.directory.entry(from);
+        let first = self.first_entry(entry);
+        let table = self.directory.table(entry);
+        let size = table.len();
+        let mut removed = 0;
+        for (at, bucket) in table.iter().enumerate() {
+            for slot in 0..SLOTS {
+                let old = bucket.value(slot);
+                if old == 0 {
+                    continue;
+                }
+                let new = rewrite(old);
+                if new != old {
+                    bucket.replace(slot, new);
+                }
+                if new == 0 {
+                    unpass(table, self.hasher.hash(bucket.key(slot)), at);
+                    removed += 1;
+                }
+            }
+        }
+        self.extents[first].keys -= removed;
+        self.keys -= removed as usize;
+        let next = first + self.span(first);
+        let next = (next < self.directory.entries()).then(|| (next as u64) << self.directory.shift);
+        let keys = self.extents[first].keys as usize;
+        if is_sparse(keys, size) {
+            self.rebuild(first, keys);
+        }
+        (size * SLOTS, next)
+    }
+
+    fn first_entry(&self, entry: usize) -> usize {
+        entry & !(self.span(entry) - 1)
+    }
+
+    /// Entries served by the table at `entry`.
+    fn span(&self, entry: usize) -> usize {
+        1 << (64 - self.directory.shift - self.extents[entry].depth)
+    }
+
+    /// Builds the table at `first` anew with room for `keys` keys, as two tables if one would be too
+    /// large.
+    fn rebuild(&mut self, first: usize, keys: usize) {
+        let old = Arc::clone(self.directory.table(first));
+        let Extent { depth, keys: held } = self.extents[first];
+        self.dirty = true;
+        self.buckets -= old.len();
+        let size = buckets_for(keys, old.len());
+        if size <= MAX_BUCKETS || depth >= 48 {
+            let new = build(size);
+            for_each(&old, |key, value| {
+                place(&new, key, self.hasher.hash(key), value);
+            });
+            self.install(first, self.span(first), &new, Extent { keys: held, depth });
+            return;
+        }
+        if depth == 64 - self.directory.shift {
+            self.double();
+            self.buckets += old.len();
+            return self.rebuild(first * 2, keys);
+        }
+        let bit = 1 << (63 - depth);
+        let mut upper = 0;
+        for_each(&old, |key, _| {
+            upper += u32::from(self.hasher.hash(key) & bit != 0);
+        });
+        let lower = held - upper;
+        let halves = [lower, upper].map(|n| build(buckets_for(n as usize + 1, 0)));
+        for_each(&old, |key, value| {
+            let hash = self.hasher.hash(key);
+            place(&halves[usize::from(hash & bit != 0)], key, hash, value);
+        });
+        let span = self.span(first) / 2;
+        for (half, keys) in [lower, upper].into_iter().enumerate() {
+            let extent = Extent {
+                keys,
+                depth: depth + 1,
+            };
+            self.install(first + half * span, span, &halves[half], extent);
+        }
+    }
+
+    fn install(&mut self, first: usize, span: usize, table: &Table, extent: Extent) {
+        self.buckets += table.len();
+        let directory = Arc::make_mut(&mut self.directory);
+        for entry in first..first + span {
+            let segment = Arc::make_mut(&mut directory.segments[entry >> SEGMENT_BITS]);
+            segment.tables[entry % SEGMENT] = Arc::clone(table);
+            self.extents[entry] = extent;
+        }
+    }
+
+    /// Doubles the directory: every entry becomes two.
+    fn double(&mut self) {
+        let old = &self.directory;
+        let segments = (0..old.segments.len() * 2)
+            .map(|segment| {
+                let first = segment << SEGMENT_BITS;
+                Arc::new(Segment {
+                    tables: std::array::from_fn(|i| Arc::clone(old.table((first + i) / 2))),
+                })
+            })
+            .collect();
+        self.directory = Arc::new(Directory {
+            segments,
+            shift: old.shift - 1,
+        });
+        self.extents = (0..self.extents.len() * 2)
+            .map(|entry| self.extents[entry / 2])
+            .collect();
+    }
+
+    /// Panics if counters, depths or probe paths do not agree with what the tables hold.
+    #[cfg(test)]
+    pub(super) fn check(&self, mut visit: impl FnMut(u64, u32)) {
+        let (mut keys, mut buckets, mut entry) = (0, 0, 0);
+        while entry < self.directory.entries() {
+            let (extent, span) = (self.extents[entry], self.span(entry));
+            assert_eq!(self.first_entry(entry), entry);
+            let table = self.directory.table(entry);
+            for e in entry..entry + span {
+                assert_eq!(self.extents[e].depth, extent.depth);
+                assert!(Arc::ptr_eq(self.directory.table(e), table));
+            }
+            let mut overflow = vec![0; table.len()];
+            let mut held = 0;
+            for (at, bucket) in table.iter().enumerate() {
+                for slot in 0..SLOTS {
+                    if bucket.value(slot) == 0 {
+                        continue;
+                    }
+                    held += 1;
+                    let hash = self.hasher.hash(bucket.key(slot));
+                    assert_eq!(self.first_entry(self.directory.entry(hash)), entry);
+                    let mut passed = home(hash, table.len());
+                    while passed != at {
+                        overflow[passed] += 1;
+                        passed = following(passed, table.len());
+                    }
+                    visit(bucket.key(slot), bucket.value(slot));
+                }
+            }
+            assert_eq!(held, extent.keys);
+            for (bucket, passed) in table.iter().zip(overflow) {
+                assert_eq!(bucket.overflow(), passed);
+            }
+            keys += held as usize;
+            buckets += table.len();
+            entry += span;
+        }
+        assert_eq!((keys, buckets), (self.keys, self.buckets));
+    }
+}
+
+fn build(size: usize) -> Table {
+    (0..size).map(|_| Bucket::default()).collect()
+}
+
+/// Buckets a table of `keys` keys is built with. Tables under a page double, as their size costs
+/// nothing; larger ones take small steps.
+fn buckets_for(keys: usize, before: usize) -> usize {
+    let fit = (keys * 256).div_ceil(SLOTS * FRESH).max(1);
+    if before != 0 && fit > before && before < 64 {
+        fit.max(before * 2)
+    } else {
+        fit
+    }
+}
+
+fn is_sparse(keys: usize, size: usize) -> bool {
+    size > 1 && keys * 256 < size * SLOTS * SPARSE
+}
+
+/// Puts a key into the first bucket with room. The load limit guarantees one.
+#[inline]
+fn place(table: &[Bucket], key: u64, hash: u64, value: u32) {
+    let mut at = home(hash, table.len());
+    loop {
+        let bucket = &table[at];
+        if let Some(slot) = bucket.vacancy() {
+            return bucket.insert(slot, key, value);
+        }
+        bucket.pass();
+        at = following(at, table.len());
+    }
+}
+
+/// Forgets that a key with this hash, now gone from bucket `last`, had passed the buckets before.
+#[inline]
+fn unpass(table: &[Bucket], hash: u64, last: usize) {
+    let mut at = home(hash, table.len());
+    while at != last {
+        table[at].unpass();
+        at = following(at, table.len());
+    }
+}
+
+fn for_each(table: &[Bucket], mut visit: impl FnMut(u64, u32)) {
+    for bucket in table {
+        for slot in 0..SLOTS {
+            let value = bucket.value(slot);
+            if value != 0 {
+                visit(bucket.key(slot), value);
+            }
+        }
+    }
+}
