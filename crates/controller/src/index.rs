@@ -33,7 +33,7 @@ mod tests;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use kvatlas_protocol::ChunkHash;
+use kvatlas_protocol::{ChunkHash, Operation, OperationKind};
 use parking_lot::{Mutex, MutexGuard};
 
 pub use holders::{HolderId, HolderMeta, HoldersExhausted};
@@ -50,24 +50,6 @@ use table::{Directory, Hasher, Tables};
 const PIECE: usize = 64;
 /// Operations after which a waiting caller gets the lock: about 10 microseconds.
 const TURN: usize = 256;
-
-/// Whether an operation adds or removes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OpKind {
-    /// The holder has the chunk now.
-    Admit,
-    /// It has it no more.
-    Evict,
-}
-
-/// One operation of a batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Op {
-    /// What happened.
-    pub kind: OpKind,
-    /// To which chunk.
-    pub hash: ChunkHash,
-}
 
 /// What a batch changed; operations that changed nothing are in neither count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -164,45 +146,44 @@ impl Index {
     }
 
     /// Applies operations of one holder in order. Those of a retired holder change nothing.
-    pub fn apply(&self, holder: HolderId, operations: &[Op]) -> Applied {
-        self.apply_iter(holder, operations.iter().copied())
+    pub fn apply(&self, holder: HolderId, operations: &[Operation]) -> Applied {
+        self.apply_each(holder, operations, |op| (op.kind, op.hash))
     }
 
-    /// [`Self::apply`] for operations that come from elsewhere than a slice of [`Op`].
-    pub fn apply_iter(
+    /// Admits chunks of one holder, as a full sync or a restored snapshot lists them.
+    pub fn admit(&self, holder: HolderId, hashes: &[ChunkHash]) -> Applied {
+        self.apply_each(holder, hashes, |&hash| (OperationKind::Admit, hash))
+    }
+
+    fn apply_each<T>(
         &self,
         holder: HolderId,
-        operations: impl IntoIterator<Item = Op>,
+        operations: &[T],
+        read: impl Fn(&T) -> (OperationKind, ChunkHash) + Copy,
     ) -> Applied {
-        let mut operations = operations.into_iter();
         let mut total = Applied::default();
         let mut writer = self.writer.lock();
-        let mut turn = 0;
-        loop {
-            if !writer.holders.is_open(holder.0) {
-                break;
-            }
-            let (applied, last) = writer.apply_piece(holder.0, self.hasher, &mut operations);
-            if applied != Applied::default() {
-                writer.holders.grew(holder.0, applied.added);
-                writer.holders.shrank(holder.0, applied.removed);
-                if let Some([count]) = self.counts.read(holder.index()) {
-                    // Only the holder of the writer lock writes this.
-                    let keys = count.load(Ordering::Relaxed) + applied.added - applied.removed;
-                    count.store(keys, Ordering::Relaxed);
-                }
-                total.added += applied.added;
-                total.removed += applied.removed;
-            }
-            if last {
-                break;
-            }
-            turn += PIECE;
-            if turn >= TURN {
-                turn = 0;
+        for (turn, operations) in operations.chunks(TURN).enumerate() {
+            if turn > 0 {
                 self.finish(&mut writer);
                 MutexGuard::bump(&mut writer);
             }
+            if !writer.holders.is_open(holder.0) {
+                break;
+            }
+            let mut applied = Applied::default();
+            for piece in operations.chunks(PIECE) {
+                writer.apply_piece(holder.0, self.hasher, piece, read, &mut applied);
+            }
+            writer.holders.grew(holder.0, applied.added);
+            writer.holders.shrank(holder.0, applied.removed);
+            if let Some([count]) = self.counts.read(holder.index()) {
+                // Only the holder of the writer lock writes this.
+                let keys = count.load(Ordering::Relaxed) + applied.added - applied.removed;
+                count.store(keys, Ordering::Relaxed);
+            }
+            total.added += applied.added;
+            total.removed += applied.removed;
         }
         self.finish(&mut writer);
         total
@@ -347,32 +328,31 @@ impl Index {
 }
 
 impl Writer {
-    /// Applies up to [`PIECE`] operations; the flag says that there are no more.
-    fn apply_piece(
+    /// Applies at most [`PIECE`] operations.
+    #[inline]
+    fn apply_piece<T>(
         &mut self,
         holder: u32,
         hasher: Hasher,
-        operations: &mut impl Iterator<Item = Op>,
-    ) -> (Applied, bool) {
-        let mut piece = [(Op::NONE, 0); PIECE];
-        let mut len = 0;
+        piece: &[T],
+        read: impl Fn(&T) -> (OperationKind, ChunkHash),
+        applied: &mut Applied,
+    ) {
+        let mut hashes = [0; PIECE];
         // First pass: bring the home buckets into the cache, all at once.
         let mut touched = 0;
-        for (slot, op) in piece.iter_mut().zip(operations) {
-            let hash = hasher.hash(op.hash.0);
-            touched ^= self.tables.directory().home(hash).enter();
-            *slot = (op, hash);
-            len += 1;
+        for (hash, op) in hashes.iter_mut().zip(piece) {
+            *hash = hasher.hash(read(op).1.0);
+            touched ^= self.tables.directory().home(*hash).enter();
         }
         std::hint::black_box(touched);
-        let mut applied = Applied::default();
-        for &(op, hash) in &piece[..len] {
-            match op.kind {
-                OpKind::Admit => applied.added += u64::from(self.admit(holder, op.hash.0, hash)),
-                OpKind::Evict => applied.removed += u64::from(self.evict(holder, op.hash.0, hash)),
+        for (op, &hash) in piece.iter().zip(&hashes) {
+            let (kind, ChunkHash(key)) = read(op);
+            match kind {
+                OperationKind::Admit => applied.added += u64::from(self.admit(holder, key, hash)),
+                OperationKind::Evict => applied.removed += u64::from(self.evict(holder, key, hash)),
             }
         }
-        (applied, len < PIECE)
     }
 
     #[inline]
@@ -405,11 +385,4 @@ impl Writer {
         self.sets.moved(place.value, value);
         true
     }
-}
-
-impl Op {
-    const NONE: Self = Self {
-        kind: OpKind::Admit,
-        hash: ChunkHash(0),
-    };
 }

@@ -10,21 +10,23 @@ mod model;
 
 use std::ops::ControlFlow;
 
-use kvatlas_protocol::ChunkHash;
+use kvatlas_protocol::{ChunkHash, Operation, OperationKind, SeqNum};
 
-use super::{Applied, HolderId, HolderMeta, Index, Op, OpKind, Run};
+use super::{Applied, HolderId, HolderMeta, Index, Run};
 
-fn admit(key: u64) -> Op {
-    Op {
-        kind: OpKind::Admit,
+fn admit(key: u64) -> Operation {
+    Operation {
+        kind: OperationKind::Admit,
         hash: ChunkHash(key),
+        seq: SeqNum(0),
     }
 }
 
-fn evict(key: u64) -> Op {
-    Op {
-        kind: OpKind::Evict,
+fn evict(key: u64) -> Operation {
+    Operation {
+        kind: OperationKind::Evict,
         hash: ChunkHash(key),
+        seq: SeqNum(0),
     }
 }
 
@@ -108,7 +110,7 @@ fn a_set_grows_to_thousands_and_shrinks_back() {
 fn a_retired_holder_is_gone_at_once_and_its_id_returns_after_the_sweep() {
     let index = Index::new(7);
     let (kept, gone) = (open(&index), open(&index));
-    let keys: Vec<Op> = (0..500).map(admit).collect();
+    let keys: Vec<Operation> = (0..500).map(admit).collect();
     index.apply(kept, &keys[..100]);
     index.apply(gone, &keys);
     assert!(index.retire(gone));

@@ -3,16 +3,17 @@
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use kvatlas_protocol::ChunkHash;
+use kvatlas_protocol::{ChunkHash, Operation, OperationKind, SeqNum};
 
-use super::super::{HolderId, HolderMeta, Index, Op, OpKind};
+use super::super::{HolderId, HolderMeta, Index};
 
 const CHAIN: u64 = 40;
 
-fn chain(kind: OpKind, keys: impl IntoIterator<Item = u64>) -> Vec<Op> {
-    let op = |key| Op {
+fn chain(kind: OperationKind, keys: impl IntoIterator<Item = u64>) -> Vec<Operation> {
+    let op = |key| Operation {
         kind,
         hash: ChunkHash(key),
+        seq: SeqNum(0),
     };
     keys.into_iter().map(op).collect()
 }
@@ -27,7 +28,7 @@ fn no_answer_is_impossible() {
         location: worker ^ 0xff,
     };
     let constant = index.open_holder(meta(0), true).unwrap();
-    index.apply(constant, &chain(OpKind::Admit, 0..CHAIN));
+    index.apply(constant, &chain(OperationKind::Admit, 0..CHAIN));
     let stop = AtomicBool::new(false);
     let lookups = std::thread::scope(|scope| {
         let readers: Vec<_> = (0..2)
@@ -62,14 +63,14 @@ fn write(index: &Index, meta: impl Fn(u32) -> HolderMeta) {
                 .map(|key| key + 800);
             let old = (1..60).map(|i| ((round.max(3) - 3) * 60 + i) * 8 + worker + 800);
             let holder = open[worker as usize - 1];
-            index.apply(holder, &chain(OpKind::Admit, 0..CHAIN));
-            index.apply(holder, &chain(OpKind::Admit, own));
-            index.apply(holder, &chain(OpKind::Evict, old));
+            index.apply(holder, &chain(OperationKind::Admit, 0..CHAIN));
+            index.apply(holder, &chain(OperationKind::Admit, own));
+            index.apply(holder, &chain(OperationKind::Evict, old));
             if round % 3 != worker % 3 {
-                index.apply(holder, &chain(OpKind::Evict, worker..CHAIN));
+                index.apply(holder, &chain(OperationKind::Evict, worker..CHAIN));
             } else if round % 5 == 0 {
                 let new = index.open_holder(meta(worker as u32), false).unwrap();
-                index.apply(new, &chain(OpKind::Admit, 0..CHAIN));
+                index.apply(new, &chain(OperationKind::Admit, 0..CHAIN));
                 assert!(index.swap(holder, new));
                 open[worker as usize - 1] = new;
             }

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kvatlas_protocol::ChunkHash;
+use kvatlas_protocol::{ChunkHash, Operation, OperationKind, SeqNum};
 use proptest::prelude::*;
 
-use super::super::{HolderId, HolderMeta, Index, Op, OpKind, Run};
+use super::super::{HolderId, HolderMeta, Index, Run};
 use super::{holders, open, sweep};
 
 #[derive(Clone, Debug)]
@@ -45,18 +45,19 @@ fn run(index: &Index, model: &mut Model, step: Step) {
             };
             let keys = &mut model.get_mut(&holder).unwrap().1;
             let (mut added, mut removed) = (0, 0);
-            let operations: Vec<Op> = batch
+            let operations: Vec<Operation> = batch
                 .into_iter()
                 .map(|(admits, key)| {
                     let kind = if admits {
                         added += u64::from(keys.insert(key));
-                        OpKind::Admit
+                        OperationKind::Admit
                     } else {
                         removed += u64::from(keys.remove(&key));
-                        OpKind::Evict
+                        OperationKind::Evict
                     };
                     let hash = ChunkHash(key);
-                    Op { kind, hash }
+                    let seq = SeqNum(0);
+                    Operation { kind, hash, seq }
                 })
                 .collect();
             let applied = index.apply(holder, &operations);
@@ -130,7 +131,7 @@ proptest! {
         let mut expected = Vec::new();
         for keys in &sets {
             let holder = open(&index);
-            let admits: Vec<Op> = keys.iter().map(|&key| super::admit(key)).collect();
+            let admits: Vec<Operation> = keys.iter().map(|&key| super::admit(key)).collect();
             index.apply(holder, &admits);
             let chunks = (0..).take_while(|key| keys.contains(key)).count() as u32;
             if chunks > 0 {
