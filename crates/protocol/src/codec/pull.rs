@@ -330,3 +330,6 @@ fn hash(cursor: &mut Cursor<'_>) -> Option<ChunkHash> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -69,7 +69,7 @@ impl WireKey {
     ///
     /// Only the last field matters: a Python int printed as hexadecimal, so with `-` if negative.
     pub(crate) fn from_text(text: &str) -> Option<Self> {
-        let digits = text.rsplit('@').next()?;
+        let (_, digits) = text.rsplit_once('@')?;
         let (negative, digits) = match digits.strip_prefix('-') {
             Some(rest) => (true, rest),
             None => (false, digits),
@@ -134,6 +134,7 @@ mod tests {
         );
         for bad in [
             "",
+            "ff",
             "m@v@1@0@",
             "m@v@1@0@xyz",
             "m@+5",
