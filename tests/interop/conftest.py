@@ -30,6 +30,14 @@ def controller(launcher):
     return launcher.start(os.environ.get("INTEROP_UNDER_TEST", "kvatlas"))
 
 
+@pytest.fixture(scope="module")
+def shared_controller(tmp_path_factory):
+    """One `kvatlas` for all tests of a module that leave nothing behind."""
+    opened = Launcher(tmp_path_factory.mktemp("shared"))
+    yield opened.start(os.environ.get("INTEROP_UNDER_TEST", "kvatlas"))
+    opened.close()
+
+
 @pytest.fixture
 def upstream(launcher):
     """A fresh LMCache controller on free ports."""

@@ -1,17 +1,11 @@
 """Unmodified LMCache 0.5.6 workers: they register, report through their own batching, and are found."""
 
-import random
 import signal
 
 from harness.controllers import Controller, Ports
 from harness.eventually import eventually
+from harness.prompts import CHUNK, prompt
 from harness.raw_peer import CPU, DISK
-
-CHUNK = 256
-
-
-def prompt(seed, n_tokens):
-    return random.Random(seed).choices(range(128_000), k=n_tokens)
 
 
 def test_stored_prompt_is_found_by_its_tokens(controller, fleet):
