@@ -10,8 +10,9 @@ use super::error::Problem;
 /// Position in a payload.
 #[derive(Clone, Copy)]
 pub(crate) struct Cursor<'a> {
-    bytes: &'a [u8],
-    at: usize,
+    rest: &'a [u8],
+    /// Length of the whole payload.
+    length: usize,
 }
 
 /// One MessagePack item; a container's elements follow it.
@@ -55,42 +56,82 @@ impl Token<'_> {
 
 impl<'a> Cursor<'a> {
     pub(crate) const fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, at: 0 }
+        Self {
+            rest: bytes,
+            length: bytes.len(),
+        }
     }
 
     /// Bytes read so far.
     pub(crate) const fn position(&self) -> usize {
-        self.at
+        self.length - self.rest.len()
     }
 
     /// What has not been read.
-    pub(crate) fn rest(&self) -> &'a [u8] {
-        self.bytes.get(self.at..).unwrap_or_default()
+    pub(crate) const fn rest(&self) -> &'a [u8] {
+        self.rest
     }
 
     /// Reads exactly `expected`, or nothing.
     #[inline]
     pub(crate) fn eat<const N: usize>(&mut self, expected: &[u8; N]) -> bool {
-        let matches = self.rest().first_chunk::<N>() == Some(expected);
-        if matches {
-            self.at += N;
+        match self.rest.split_first_chunk::<N>() {
+            Some((chunk, rest)) if chunk == expected => {
+                self.rest = rest;
+                true
+            }
+            _ => false,
         }
-        matches
     }
 
     #[inline]
     fn fixed<const N: usize>(&mut self) -> Result<[u8; N], Fault> {
-        let chunk = self.rest().first_chunk::<N>().ok_or(Fault::Truncated)?;
-        self.at += N;
+        let (chunk, rest) = self.rest.split_first_chunk().ok_or(Fault::Truncated)?;
+        self.rest = rest;
         Ok(*chunk)
     }
 
     #[inline]
     fn take(&mut self, length: u32) -> Result<&'a [u8], Fault> {
         let length = usize::try_from(length).map_err(|_| Fault::Truncated)?;
-        let taken = self.rest().get(..length).ok_or(Fault::Truncated)?;
-        self.at += length;
+        let (taken, rest) = self.rest.split_at_checked(length).ok_or(Fault::Truncated)?;
+        self.rest = rest;
         Ok(taken)
+    }
+
+    /// Reads an int of any width as its 64 bits and whether it is negative; `None` (with the
+    /// position unknown) if the next item is none. The short way for the hot path.
+    #[inline]
+    pub(crate) fn integer(&mut self) -> Option<(u64, bool)> {
+        let [head] = self.fixed().ok()?;
+        let value = match head {
+            0x00..=0x7f => return Some((head.into(), false)),
+            0xcf => return Some((u64::from_be_bytes(self.fixed().ok()?), false)),
+            0xcc => return Some((self.u8().ok()?.into(), false)),
+            0xcd => return Some((self.u16().ok()?.into(), false)),
+            0xce => return Some((self.u32().ok()?.into(), false)),
+            0xd3 => i64::from_be_bytes(self.fixed().ok()?),
+            0xd0 => i8::from_be_bytes(self.fixed().ok()?).into(),
+            0xd1 => i16::from_be_bytes(self.fixed().ok()?).into(),
+            0xd2 => i32::from_be_bytes(self.fixed().ok()?).into(),
+            0xe0..=0xff => head.cast_signed().into(),
+            _ => return None,
+        };
+        Some((value.cast_unsigned(), value < 0))
+    }
+
+    /// Reads a text; the short way for the hot path.
+    #[inline]
+    pub(crate) fn text(&mut self) -> Option<&'a [u8]> {
+        if let Some((head @ 0xa0..=0xbf, rest)) = self.rest.split_first() {
+            let (text, rest) = rest.split_at_checked(usize::from(head & 0x1f))?;
+            self.rest = rest;
+            return Some(text);
+        }
+        match self.token() {
+            Ok(Token::Text(text)) => Some(text),
+            _ => None,
+        }
     }
 
     fn u8(&mut self) -> Result<u32, Fault> {
@@ -135,7 +176,7 @@ impl<'a> Cursor<'a> {
             0x90..=0x9f => self.array((head & 0x0f).into())?,
             0xa0..=0xbf => Token::Text(self.take((head & 0x1f).into())?),
             0xc0 => Token::Nil,
-            0xc1 => return Err(Fault::Reserved(self.at - 1)),
+            0xc1 => return Err(Fault::Reserved(self.position() - 1)),
             0xc2 => Token::Bool(false),
             0xc3 => Token::Bool(true),
             0xc4 => {

@@ -176,8 +176,8 @@ fn read_hot<'a>(
     };
     let (operations_before, keys_before) = (operations.len(), keys.len());
     for _ in 0..length {
-        match text(&mut cursor)? {
-            b"type" if text(&mut cursor)? == tag.as_bytes() => {}
+        match cursor.text()? {
+            b"type" if cursor.text()? == tag.as_bytes() => {}
             b"type" => return None,
             b"instance_id" => fields.instance = Some(utf8(&mut cursor)?),
             b"worker_id" => fields.worker = Some(WorkerId(int(&mut cursor)?)),
@@ -272,9 +272,9 @@ fn read_operation(cursor: &mut Cursor<'_>) -> Option<Operation> {
     };
     let (mut kind, mut key, mut seq) = (None, None, None);
     for _ in 0..length {
-        match text(cursor)? {
+        match cursor.text()? {
             b"op_type" => {
-                kind = Some(match text(cursor)? {
+                kind = Some(match cursor.text()? {
                     b"admit" => OperationKind::Admit,
                     b"evict" => OperationKind::Evict,
                     _ => return None,
@@ -302,33 +302,21 @@ fn read_keys(cursor: &mut Cursor<'_>, keys: &mut Vec<ChunkHash>) -> Option<()> {
     Some(())
 }
 
-fn text<'a>(cursor: &mut Cursor<'a>) -> Option<&'a [u8]> {
-    match cursor.token() {
-        Ok(Token::Text(text)) => Some(text),
-        _ => None,
-    }
-}
-
 fn utf8<'a>(cursor: &mut Cursor<'a>) -> Option<&'a str> {
-    std::str::from_utf8(text(cursor)?).ok()
+    std::str::from_utf8(cursor.text()?).ok()
 }
 
 #[inline]
 fn int(cursor: &mut Cursor<'_>) -> Option<i64> {
-    match cursor.token() {
-        Ok(Token::Unsigned(value)) => i64::try_from(value).ok(),
-        Ok(Token::Negative(value)) => Some(value),
-        _ => None,
-    }
+    let (bits, is_negative) = cursor.integer()?;
+    let value = bits.cast_signed();
+    // Beyond i64 the sign bit is set without the number being negative.
+    (is_negative == (value < 0)).then_some(value)
 }
 
 #[inline]
 fn hash(cursor: &mut Cursor<'_>) -> Option<ChunkHash> {
-    match cursor.token() {
-        Ok(Token::Unsigned(value)) => Some(ChunkHash(value)),
-        Ok(Token::Negative(value)) => Some(ChunkHash(value.cast_unsigned())),
-        _ => None,
-    }
+    cursor.integer().map(|(bits, _)| ChunkHash(bits))
 }
 
 #[cfg(test)]
