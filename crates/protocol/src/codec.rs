@@ -11,12 +11,15 @@
 //! [`pull`] reads the two messages that carry the load without building them; the rest of the
 //! traffic goes through [`Message::decode`](crate::message::Message::decode).
 
+mod container;
 pub(crate) mod cursor;
 pub(crate) mod encode;
 mod error;
 pub(crate) mod json;
 pub mod publish;
 pub mod pull;
+pub(crate) mod reader;
+mod scalar;
 pub(crate) mod wire;
 
 pub use error::{DecodeError, Reason};

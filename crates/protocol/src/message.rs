@@ -17,7 +17,8 @@ mod sync;
 mod value;
 mod worker;
 
-use crate::codec::wire::{Reader, read_tagged, write_tagged};
+use crate::codec::reader::Reader;
+use crate::codec::wire::{read_tagged, write_tagged};
 use crate::codec::{DecodeError, json};
 
 pub use control::*;

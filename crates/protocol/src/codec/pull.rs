@@ -15,8 +15,9 @@
 
 use std::borrow::Cow;
 
+use super::DecodeError;
 use super::cursor::{Cursor, Token};
-use super::{DecodeError, wire};
+use super::reader::Reader;
 use crate::id::{BatchId, ChunkHash, SeqNum, WorkerId};
 use crate::message::{
     BatchedKVOperationMsg, FullSyncBatchMsg, KVAdmitMsg, KVEvictMsg, KVOpEvent, Message, WireKey,
@@ -163,7 +164,7 @@ fn read_hot<'a>(
     operations: &mut Vec<Operation>,
     keys: &mut Vec<ChunkHash>,
 ) -> Option<PullMessage<'a>> {
-    let tag = wire::Reader::new(part).peek_tag(crate::message::TAG).ok()?;
+    let tag = Reader::new(part).peek_tag(crate::message::TAG).ok()?;
     let mut fields = HotFields::default();
     let is_batch = match tag {
         BATCH => true,

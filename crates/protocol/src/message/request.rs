@@ -7,7 +7,8 @@ use indexmap::IndexMap;
 use super::key::WireKey;
 use super::value::Value;
 use crate::codec::DecodeError;
-use crate::codec::wire::{Reader, Wire, fields, read_tagged, write_tagged};
+use crate::codec::reader::Reader;
+use crate::codec::wire::{Wire, fields, read_tagged, write_tagged};
 
 /// Answer to registration.
 #[derive(Clone, Debug, PartialEq, Eq)]

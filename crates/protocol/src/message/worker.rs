@@ -4,7 +4,8 @@
 //! Fields and their order mirror `lmcache/v1/cache_controller/message.py`.
 
 use super::key::WireKey;
-use crate::codec::wire::{Reader, Wire, fields};
+use crate::codec::reader::Reader;
+use crate::codec::wire::{Wire, fields};
 use crate::codec::{DecodeError, encode};
 use crate::operation::OperationKind;
 

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::codec::{encode, publish};
+use crate::codec::{encode, publish, wire};
 
 fn kind() -> impl Strategy<Value = OperationKind> {
     prop_oneof![Just(OperationKind::Admit), Just(OperationKind::Evict)]
