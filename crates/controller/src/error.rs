@@ -42,6 +42,9 @@ pub enum BatchError {
         /// Configured limit.
         limit: u64,
     },
+    /// The index has no number left for another worker and location.
+    #[error("the index is out of holder ids until departed workers are swept")]
+    TooManyHolders,
 }
 
 /// A full-sync message that was refused; the session (if any) is unchanged.
@@ -79,4 +82,23 @@ pub enum SyncError {
         /// Largest number accepted.
         limit: i64,
     },
+    /// The worker names more locations than a worker may have.
+    #[error("worker {worker} names more than {limit} locations")]
+    TooManyLocations {
+        /// Worker that sent the message.
+        worker: WorkerKey,
+        /// Configured limit.
+        limit: usize,
+    },
+    /// The batch would take the worker over its configured number of keys; it was not applied.
+    #[error("worker {worker} lists more than its limit of {limit} keys; raise max_keys_per_worker")]
+    TooManyKeys {
+        /// Worker that sent the batch.
+        worker: WorkerKey,
+        /// Configured limit.
+        limit: u64,
+    },
+    /// The index has no number left for another worker and location.
+    #[error("the index is out of holder ids until departed workers are swept")]
+    TooManyHolders,
 }

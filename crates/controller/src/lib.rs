@@ -4,6 +4,16 @@
 
 pub mod controller;
 pub mod error;
+mod expiry;
+pub mod full_sync;
 pub mod index;
+mod ingest;
+mod lookup;
+mod registry;
+mod sequence;
+mod settings;
+mod stats;
+#[cfg(test)]
+mod tests;
 
 pub use controller::Controller;

@@ -1,0 +1,417 @@
+//! The full-sync messages, and what a heartbeat must ask for.
+//!
+//! A location's old keys stay visible until the new set is complete and change over in one
+//! publication; without old keys, batches show as they arrive. Timeouts are looked at whenever the
+//! worker is heard of, and by `tick`: nobody else has to remember.
+//!
+//! Upstream: `kv_controller.py` (clears at Start, completes at End).
+
+use std::time::Duration;
+
+use kvatlas_protocol::{BatchId, ChunkHash, SyncId, Timestamp, WorkerId, WorkerKey};
+
+use super::schedule::{FullSyncRequest, SyncReason, Want, jitter};
+use super::window::Window;
+use super::{MAX_BATCHES, MAX_MISSING_LISTED, Session, SyncStart, SyncStatus};
+use crate::controller::Controller;
+use crate::error::SyncError;
+use crate::index::HolderMeta;
+use crate::registry::worker::{Sync, Worker, WorkerState};
+
+/// Failures after which the pause before the next question grows no more.
+const MAX_BACKOFF: u32 = 6;
+
+impl Controller {
+    /// FullSyncStart. Repeated with the same id it changes nothing.
+    pub fn handle_sync_start(&self, start: SyncStart, now: Timestamp) -> Result<(), SyncError> {
+        let SyncStart {
+            worker: key,
+            location,
+            sync_id,
+            total_keys,
+            batch_count,
+        } = start;
+        let most_keys = i64::try_from(self.settings.max_keys_per_worker).unwrap_or(i64::MAX);
+        in_range("total_keys", total_keys, most_keys)?;
+        let announced = in_range("batch_count", batch_count, MAX_BATCHES)?;
+        let worker = self
+            .registry
+            .find(key.instance.as_str(), key.worker)
+            .ok_or_else(|| SyncError::UnknownWorker(key.clone()))?;
+        worker.seen(now);
+        let mut guard = worker.state.lock();
+        let state = &mut *guard;
+        if state.gone {
+            return Err(SyncError::UnknownWorker(key));
+        }
+        self.check_timeouts(&worker, state, now);
+        let limit = self.settings.max_locations_per_worker;
+        let at = state
+            .position_or_add(location.as_str(), limit)
+            .ok_or_else(|| SyncError::TooManyLocations {
+                worker: key.clone(),
+                limit,
+            })?;
+        let known = &mut state.locations[at];
+        if let Sync::Running(session) = &mut known.sync {
+            if *session.sync_id() == sync_id {
+                session.touch(now);
+                return Ok(());
+            }
+            return Err(SyncError::Busy {
+                location,
+                running: session.sync_id().clone(),
+            });
+        }
+        if known
+            .completed
+            .as_ref()
+            .is_some_and(|(done, _)| *done == sync_id)
+        {
+            return Ok(());
+        }
+        let mut window = known.window.take().unwrap_or_default();
+        let admitted = window.take_admitted();
+        let hidden = match known.holder {
+            Some(holder) if self.index.count(holder) > 0 => {
+                let hidden = self.index.open_holder(HolderMeta::default(), true);
+                let hidden = hidden.map_err(|_| SyncError::TooManyHolders)?;
+                self.index.admit(hidden, &admitted);
+                Some(hidden)
+            }
+            _ => None,
+        };
+        let was_wanted = matches!(known.sync, Sync::Wanted(_));
+        known.sync = Sync::Running(Box::new(Session::start(
+            sync_id, announced, hidden, window, now,
+        )));
+        if state.default_want.take().is_none() && !was_wanted {
+            give_up_asked(state, now);
+        }
+        self.places.start(worker.serial, now);
+        worker.summarize(state);
+        Ok(())
+    }
+
+    /// FullSyncBatch; `Ok(false)` for a batch that was in already.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the message's fields, borrowed: a struct would only be taken apart again"
+    )]
+    pub fn handle_sync_batch(
+        &self,
+        instance: &str,
+        worker: WorkerId,
+        location: &str,
+        sync_id: &str,
+        batch: BatchId,
+        keys: &[ChunkHash],
+        now: Timestamp,
+    ) -> Result<bool, SyncError> {
+        let unknown = || {
+            SyncError::UnknownWorker(WorkerKey {
+                instance: instance.into(),
+                worker,
+            })
+        };
+        let unknown_session = || SyncError::UnknownSession(sync_id.into());
+        let worker = self.registry.find(instance, worker).ok_or_else(unknown)?;
+        worker.seen(now);
+        let mut state = worker.state.lock();
+        let at = state.position(location).ok_or_else(unknown_session)?;
+        if state.locations[at].holder.is_none() && !keys.is_empty() {
+            let running = matches!(&state.locations[at].sync,
+                Sync::Running(session) if session.sync_id().as_str() == sync_id);
+            if !running {
+                return Err(unknown_session());
+            }
+            // The registry's lock comes before the worker's.
+            drop(state);
+            self.registry
+                .open_location(&worker, at, &self.index)
+                .map_err(|_| SyncError::TooManyHolders)?;
+            state = worker.state.lock();
+        }
+        if state.gone {
+            return Err(unknown());
+        }
+        let known = &mut state.locations[at];
+        let Sync::Running(session) = &mut known.sync else {
+            return is_completed(&known.completed, sync_id)
+                .then_some(false)
+                .ok_or_else(unknown_session);
+        };
+        if session.sync_id().as_str() != sync_id {
+            return Err(unknown_session());
+        }
+        if !session.expects(batch)? {
+            session.touch(now);
+            return Ok(false);
+        }
+        if let Some(set) = session.hidden().or(known.holder) {
+            let keys = session.still_held(keys);
+            let limit = self.settings.max_keys_per_worker;
+            if self.index.count(set).saturating_add(keys.len() as u64) > limit {
+                return Err(SyncError::TooManyKeys {
+                    worker: worker.key.clone(),
+                    limit,
+                });
+            }
+            self.index.admit(set, &keys);
+        }
+        session.received(batch, now);
+        let is_finished = session.is_finished();
+        worker.summarize(&state);
+        drop(state);
+        if is_finished {
+            self.complete(&worker, at, now);
+        }
+        Ok(true)
+    }
+
+    /// FullSyncEnd; whether the sync is complete with it. The announced number of keys is not
+    /// compared: what happened meanwhile changes it.
+    pub fn handle_sync_end(
+        &self,
+        key: &WorkerKey,
+        location: &str,
+        sync_id: &str,
+        _actual_total_keys: i64,
+        now: Timestamp,
+    ) -> Result<bool, SyncError> {
+        let unknown_session = || SyncError::UnknownSession(sync_id.into());
+        let worker = self
+            .registry
+            .find(key.instance.as_str(), key.worker)
+            .ok_or_else(|| SyncError::UnknownWorker(key.clone()))?;
+        worker.seen(now);
+        let mut state = worker.state.lock();
+        if state.gone {
+            return Err(SyncError::UnknownWorker(key.clone()));
+        }
+        let at = state.position(location).ok_or_else(unknown_session)?;
+        let known = &mut state.locations[at];
+        match &mut known.sync {
+            Sync::Running(session) if session.sync_id().as_str() == sync_id => {
+                session.end(now);
+                let is_finished = session.is_finished();
+                worker.summarize(&state);
+                drop(state);
+                if is_finished {
+                    self.complete(&worker, at, now);
+                }
+                Ok(is_finished)
+            }
+            _ if is_completed(&known.completed, sync_id) => Ok(true),
+            _ => Err(unknown_session()),
+        }
+    }
+
+    /// FullSyncStatus: also a sign of life of the worker. It names no location: the session is found
+    /// by its id.
+    ///
+    /// The freeze may end when enough workers are ready, but not for a session whose End came while
+    /// batches are missing: upstream's sender leaves before it resends them.
+    pub fn handle_sync_status(&self, key: &WorkerKey, sync_id: &str, now: Timestamp) -> SyncStatus {
+        let mut is_complete = false;
+        let mut missing_batches = Vec::new();
+        let mut awaits_resend = false;
+        if let Some(worker) = self.registry.find(key.instance.as_str(), key.worker) {
+            worker.seen(now);
+            let mut state = worker.state.lock();
+            self.check_timeouts(&worker, &mut state, now);
+            for known in &state.locations {
+                is_complete |= is_completed(&known.completed, sync_id);
+                if let Sync::Running(session) = &known.sync
+                    && session.sync_id().as_str() == sync_id
+                {
+                    missing_batches = session.missing(MAX_MISSING_LISTED);
+                    awaits_resend = session.awaits_resend();
+                }
+            }
+        }
+        let global_progress = self.sync_progress();
+        SyncStatus {
+            is_complete,
+            global_progress,
+            can_exit_freeze: !awaits_resend
+                && global_progress >= self.settings.full_sync_completion_threshold,
+            missing_batches,
+        }
+    }
+
+    /// Share of registered workers that are ready; 0 without workers, as upstream.
+    pub(crate) fn sync_progress(&self) -> f64 {
+        let (mut ready, mut all) = (0_u32, 0_u32);
+        self.registry.for_each(|worker| {
+            all += 1;
+            ready += u32::from(worker.readiness().ready);
+        });
+        if all == 0 {
+            return 0.0;
+        }
+        f64::from(ready) / f64::from(all)
+    }
+
+    /// A sync of one location is wanted; the worker's lock is held.
+    pub(crate) fn want(
+        &self,
+        worker: &Worker,
+        state: &mut WorkerState,
+        at: usize,
+        reason: SyncReason,
+        now: Timestamp,
+    ) {
+        let Some(known) = state.locations.get_mut(at) else {
+            return;
+        };
+        let spread = jitter(&worker.key, self.settings.full_sync_jitter);
+        let delay = match reason {
+            SyncReason::WorkerReRegistered => Duration::ZERO,
+            SyncReason::ControllerRestart => spread,
+            SyncReason::SyncFailedRetry => spread * (1 << known.failures.min(MAX_BACKOFF)),
+            SyncReason::SequenceGap => known.last_gap_sync.map_or(Duration::ZERO, |last| {
+                let interval = self.settings.gap_sync_interval;
+                let next = last + interval + jitter(&worker.key, interval / 8);
+                next.since(now)
+            }),
+        };
+        known.sync = Sync::Wanted(Want::new(reason, now, delay));
+        known.window = None;
+        worker.summarize(state);
+    }
+
+    /// What the heartbeat answered now asks of a worker; its lock is held.
+    pub(crate) fn requests(
+        &self,
+        worker: &Worker,
+        state: &mut WorkerState,
+        now: Timestamp,
+    ) -> Vec<FullSyncRequest> {
+        self.check_timeouts(worker, state, now);
+        // A worker does one sync at a time; a question now would be skipped, or answered with
+        // another location.
+        if state.is_syncing() {
+            return Vec::new();
+        }
+        let is_due = |want: &Want| want.not_before <= now;
+        let default_due = state.default_want.as_ref().is_some_and(is_due);
+        let any_due = state
+            .locations
+            .iter()
+            .any(|known| matches!(&known.sync, Sync::Wanted(want) if is_due(want)));
+        if !(default_due || any_due) || !self.places.grant(worker.serial, now) {
+            return Vec::new();
+        }
+        let mut requests = Vec::new();
+        if default_due && let Some(want) = &mut state.default_want {
+            want.asked = true;
+            requests.push(FullSyncRequest {
+                reason: want.reason,
+                location: None,
+            });
+        }
+        for known in &mut state.locations {
+            let mut asked = default_due;
+            if let Sync::Wanted(want) = &mut known.sync
+                && is_due(want)
+            {
+                asked = true;
+                want.asked = true;
+                if want.reason == SyncReason::SequenceGap {
+                    known.last_gap_sync = Some(now);
+                }
+                requests.push(FullSyncRequest {
+                    reason: want.reason,
+                    location: Some(known.name.clone()),
+                });
+            }
+            if asked && known.window.is_none() {
+                known.window = Some(Window::default());
+            }
+        }
+        requests
+    }
+
+    /// Fails idle sessions and gives up waiting for proof; the worker's lock is held.
+    pub(crate) fn check_timeouts(&self, worker: &Worker, state: &mut WorkerState, now: Timestamp) {
+        for at in 0..state.locations.len() {
+            let known = &mut state.locations[at];
+            match &known.sync {
+                Sync::Running(session) if session.is_idle(now, self.settings.full_sync_timeout) => {
+                    if let Some(hidden) = session.hidden() {
+                        self.index.retire(hidden);
+                    }
+                    known.failures = known.failures.saturating_add(1);
+                    self.want(worker, state, at, SyncReason::SyncFailedRetry, now);
+                    self.leave_place(worker, state);
+                }
+                Sync::Unproved { until, .. } if now >= *until => {
+                    self.want(worker, state, at, SyncReason::ControllerRestart, now);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// The last batch is in: shows the new set.
+    fn complete(&self, worker: &Worker, at: usize, now: Timestamp) {
+        self.registry.change_over(worker, at, &self.index, |state| {
+            let known = state.locations.get_mut(at)?;
+            let Sync::Running(session) = &known.sync else {
+                return None;
+            };
+            if !session.is_finished() {
+                return None;
+            }
+            let hidden = session.hidden();
+            let doubtful = session.is_doubtful();
+            known.completed = Some((session.sync_id().clone(), now));
+            known.sync = Sync::Idle;
+            known.failures = 0;
+            known.proved_at = Some(now);
+            // Numbers went on while the worker was frozen: the next one is the new base.
+            known.sequence.rebase();
+            if doubtful {
+                self.want(worker, state, at, SyncReason::SequenceGap, now);
+            }
+            self.leave_place(worker, state);
+            hidden
+        });
+    }
+
+    fn leave_place(&self, worker: &Worker, state: &WorkerState) {
+        if !state.is_syncing() {
+            self.places.release(worker.serial);
+        }
+    }
+}
+
+/// The worker was asked for some location and started another that nobody wanted: it cannot sync the
+/// one it was asked for. Asking again would only freeze it again.
+fn give_up_asked(state: &mut WorkerState, now: Timestamp) {
+    for known in &mut state.locations {
+        if let Sync::Wanted(want) = &known.sync
+            && want.asked
+        {
+            known.sync = Sync::Unrepairable {
+                reason: want.reason,
+                since: now,
+            };
+            known.window = None;
+        }
+    }
+}
+
+fn is_completed(completed: &Option<(SyncId, Timestamp)>, sync_id: &str) -> bool {
+    completed
+        .as_ref()
+        .is_some_and(|(done, _)| done.as_str() == sync_id)
+}
+
+fn in_range(what: &'static str, given: i64, limit: i64) -> Result<u64, SyncError> {
+    u64::try_from(given)
+        .ok()
+        .filter(|_| given <= limit)
+        .ok_or(SyncError::CountOutOfRange { what, given, limit })
+}

@@ -1,0 +1,117 @@
+//! What a worker did around the moment it listed its keys: the last thing done to each key.
+//!
+//! Opens when the worker is asked to sync, because its list is made between the question and Start,
+//! and lives until the session ends. A listed key whose last operation here is an evict is gone; an
+//! admitted key is held although the list may lack it.
+//!
+//! **Invariant**: at most [`MAX_REMEMBERED`] keys; beyond it says so instead of growing.
+
+use std::collections::HashMap;
+
+use kvatlas_protocol::{ChunkHash, Operation, OperationKind};
+
+/// Most keys remembered (about 5 MB): more than a frozen worker ever changes during a sync.
+pub(crate) const MAX_REMEMBERED: usize = 1 << 18;
+
+/// The last operation on each key since the window opened.
+#[derive(Debug, Default)]
+pub(crate) struct Window {
+    last: HashMap<ChunkHash, OperationKind>,
+    overflowed: bool,
+}
+
+impl Window {
+    /// Remembers what these operations did last to each key.
+    pub(crate) fn note(&mut self, operations: &[Operation]) {
+        for operation in operations {
+            if self.last.len() < MAX_REMEMBERED || self.last.contains_key(&operation.hash) {
+                self.last.insert(operation.hash, operation.kind);
+            } else {
+                self.overflowed = true;
+            }
+        }
+    }
+
+    /// As [`Self::note`], once admits go into the new set directly: only evictions are remembered.
+    pub(crate) fn note_evictions(&mut self, operations: &[Operation]) {
+        for operation in operations {
+            match operation.kind {
+                OperationKind::Admit => {
+                    self.last.remove(&operation.hash);
+                }
+                OperationKind::Evict => self.note(std::slice::from_ref(operation)),
+            }
+        }
+    }
+
+    /// Forgets the admits, which the new set now holds, and returns them. What was too much to
+    /// remember until now no longer counts.
+    pub(crate) fn take_admitted(&mut self) -> Vec<ChunkHash> {
+        let mut admitted = Vec::new();
+        self.overflowed = false;
+        self.last.retain(|&hash, &mut kind| {
+            if kind == OperationKind::Admit {
+                admitted.push(hash);
+            }
+            kind == OperationKind::Evict
+        });
+        admitted
+    }
+
+    /// Whether the last thing done to `hash` was to evict it.
+    pub(crate) fn evicted(&self, hash: ChunkHash) -> bool {
+        self.last.get(&hash) == Some(&OperationKind::Evict)
+    }
+
+    /// Nothing is remembered.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.last.is_empty()
+    }
+
+    /// Some operation was not remembered.
+    pub(crate) fn overflowed(&self) -> bool {
+        self.overflowed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kvatlas_protocol::SeqNum;
+
+    use super::*;
+
+    fn operation(kind: OperationKind, hash: u64) -> Operation {
+        Operation {
+            kind,
+            hash: ChunkHash(hash),
+            seq: SeqNum(0),
+        }
+    }
+
+    #[test]
+    fn the_last_operation_on_a_key_counts() {
+        let mut w = Window::default();
+        w.note(&[
+            operation(OperationKind::Evict, 1),
+            operation(OperationKind::Admit, 2),
+            operation(OperationKind::Evict, 3),
+            operation(OperationKind::Admit, 3),
+        ]);
+        assert!(w.evicted(ChunkHash(1)) && !w.evicted(ChunkHash(3)));
+        let mut admitted = w.take_admitted();
+        admitted.sort();
+        assert_eq!(admitted, [ChunkHash(2), ChunkHash(3)]);
+        assert!(w.evicted(ChunkHash(1)));
+    }
+
+    #[test]
+    fn memory_is_bounded_and_says_so() {
+        let mut w = Window::default();
+        for hash in 0..=MAX_REMEMBERED as u64 {
+            assert!(!w.overflowed());
+            w.note(&[operation(OperationKind::Evict, hash)]);
+        }
+        assert!(w.overflowed());
+        assert_eq!(w.last.len(), MAX_REMEMBERED);
+    }
+}
