@@ -1,12 +1,33 @@
 //! The process as a value: configuration in, bound sockets out, then running, then drained.
+//!
+//! ```text
+//! App::bind(config)  every socket bound, nothing served; port 0 is known from here on
+//! App::run(stop)     threads and HTTP start, readiness is set; when `stop` completes: not ready,
+//!                    HTTP drained, threads joined
+//! ```
+//! State that outlives the process (snapshot, journal) will be loaded between the two, before
+//! readiness: that is the door for `store.rs`.
 
+use std::fmt;
+use std::future::Future;
+use std::hash::{BuildHasher, RandomState};
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use kvatlas_controller::Controller;
+use kvatlas_controller::controller::Settings;
 
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::dispatch::Dispatch;
+use crate::housekeeping::Housekeeping;
+use crate::http::serve::Listener;
+use crate::logging::{Levels, Throttle};
+use crate::metrics::{Fault, Front, Metrics};
+use crate::scheme::{SchemeError, Schemes};
+use crate::zmq::{BindError, Ports, Sockets};
 
 /// What every front shares. Fronts keep nothing of their own.
 pub struct Shared {
@@ -16,9 +37,205 @@ pub struct Shared {
     pub clock: Clock,
     /// The effective configuration.
     pub config: Config,
+    /// Ports the worker fronts really have.
+    pub ports: Ports,
     /// Commands to workers.
     pub dispatch: Dispatch,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// How the fleet hashes.
+    pub schemes: Schemes,
+    /// Log levels.
+    pub levels: Levels,
+    /// Latch: everything is bound, loaded and served, and nothing is stopping.
+    pub ready: AtomicBool,
+    /// What runs beside the fronts.
+    pub housekeeping: Housekeeping,
+    throttle: Throttle,
 }
 
 /// State of every HTTP handler.
 pub type AppState = Arc<Shared>;
+
+/// Bound, not running.
+pub struct App {
+    shared: AppState,
+    sockets: Sockets,
+    listener: Listener,
+    addresses: Addresses,
+}
+
+/// Where the process can be reached, as it was really bound.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Addresses {
+    /// HTTP.
+    pub http: SocketAddr,
+    /// Host of the worker fronts, as configured.
+    pub host: String,
+    /// Ports of the worker fronts.
+    pub ports: Ports,
+}
+
+/// A start that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A worker socket could not be bound.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The HTTP socket could not be bound.
+    #[error("cannot bind HTTP to {host}:{port}: {source}")]
+    Http {
+        /// Host asked for.
+        host: String,
+        /// Port asked for.
+        port: u16,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The hash schemes make no sense.
+    #[error(transparent)]
+    Scheme(#[from] SchemeError),
+    /// A thread could not be started.
+    #[error("cannot start a thread: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+impl App {
+    /// Binds everything that `config` asks for.
+    pub fn bind(config: Config, levels: Levels) -> Result<Self, StartError> {
+        let schemes = Schemes::new(&config)?;
+        let sockets = Sockets::bind(&config)?;
+        let listener = Listener::bind(&config).map_err(|source| StartError::Http {
+            host: config.controller_host.clone(),
+            port: config.controller_port,
+            source,
+        })?;
+        let addresses = Addresses {
+            http: listener.address(),
+            host: config.controller_host.clone(),
+            ports: sockets.ports(),
+        };
+        let shared = Arc::new(Shared {
+            controller: Controller::new(settings(&config)),
+            clock: Clock::new(),
+            ports: sockets.ports(),
+            dispatch: Dispatch::new(&config),
+            metrics: Metrics::default(),
+            schemes,
+            levels,
+            ready: AtomicBool::new(false),
+            housekeeping: Housekeeping::default(),
+            throttle: Throttle::default(),
+            config,
+        });
+        Ok(Self {
+            shared,
+            sockets,
+            listener,
+            addresses,
+        })
+    }
+
+    /// Where the process can be reached.
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// What the fronts share: for tests that look inside.
+    pub fn shared(&self) -> &AppState {
+        &self.shared
+    }
+
+    /// Serves until `stop` completes, then drains within the configured time.
+    pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), StartError> {
+        let shared = self.shared;
+        let sockets = self.sockets.serve(&shared)?;
+        let keeper = shared.housekeeping.start(&shared)?;
+        let http = self.listener.serve(Arc::clone(&shared))?;
+        shared.ready.store(true, Ordering::Release);
+        stop.await;
+        shared.ready.store(false, Ordering::Release);
+        http.drain(shared.config.shutdown_timeout_s).await;
+        // Joining takes as long as the longest wait of a socket thread: off the async threads.
+        let joined = tokio::task::spawn_blocking(move || {
+            sockets.stop();
+            keeper.stop();
+        });
+        if tokio::time::timeout(Duration::from_secs(5), joined)
+            .await
+            .is_err()
+        {
+            tracing::warn!("a socket thread does not end, leaving it behind");
+        }
+        Ok(())
+    }
+}
+
+impl Shared {
+    /// A message without effect: counted, and logged once per source and minute.
+    pub fn fault(
+        &self,
+        front: Front,
+        fault: Fault,
+        source: Option<&str>,
+        reason: &dyn fmt::Display,
+    ) {
+        self.metrics.fault(front, fault);
+        let source = source.unwrap_or("unknown");
+        let key = format!("{} {} {source}", front.name(), fault.name());
+        if self.throttle.passes(&key, self.clock.now()) {
+            tracing::warn!(
+                front = front.name(),
+                fault = fault.name(),
+                source,
+                %reason,
+                "message without effect; further ones from this source are counted for a minute"
+            );
+        }
+    }
+
+    /// Whether requests can be answered.
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
+    }
+}
+
+impl fmt::Display for Addresses {
+    /// One line for people and scripts alike.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let host = &self.host;
+        write!(
+            f,
+            "listening http={} pull={host}:{}",
+            self.http, self.ports.pull
+        )?;
+        if let Some(port) = self.ports.reply {
+            write!(f, " reply={host}:{port}")?;
+        }
+        if let Some(port) = self.ports.heartbeat {
+            write!(f, " heartbeat={host}:{port}")?;
+        }
+        Ok(())
+    }
+}
+
+fn settings(config: &Config) -> Settings {
+    // Nobody looks for silent workers: none is ever silent for long enough.
+    let worker_timeout = match config.health_check_interval.0 {
+        Some(_) => config.lmcache_worker_timeout,
+        None => Duration::MAX,
+    };
+    Settings {
+        worker_timeout,
+        expire_without_heartbeat: config.expire_without_heartbeat,
+        full_sync_completion_threshold: config.full_sync_completion_threshold.0,
+        full_sync_timeout: config.full_sync_timeout_s,
+        full_sync_parallel: config.full_sync_parallel.0,
+        gap_sync_interval: config.gap_sync_interval_s,
+        max_instances: config.max_instances.0,
+        max_workers: config.max_workers.0,
+        max_locations_per_worker: config.max_locations_per_worker.0,
+        max_keys_per_worker: config.max_keys_per_worker.0 as u64,
+        hash_seed: RandomState::new().hash_one("index"),
+    }
+}

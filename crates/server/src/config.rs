@@ -115,6 +115,8 @@ knobs! {
     max_message_bytes: Positive = Positive(64 << 20), "max-message-bytes";
     /// Largest HTTP body, in bytes.
     max_body_bytes: Positive = Positive(64 << 20), "max-body-bytes";
+    /// Most tokens of one prompt.
+    max_tokens: Positive = Positive(4 << 20), "max-tokens";
     /// HTTP connections open at the same time; more wait to be accepted.
     max_http_connections: Positive = Positive(4096), "max-http-connections";
     /// HTTP requests worked on at the same time; more are answered 503.

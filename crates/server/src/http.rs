@@ -1,16 +1,48 @@
-//! The HTTP front.
+//! The HTTP front: upstream's endpoints and our own, over axum.
+//!
+//! Handlers only ask the controller and render: they keep no facts. Every error is
+//! `{"detail": ...}`. Requests are bounded in number, size and time ([`guard`]), and a panic in a
+//! handler costs its request.
 
+pub mod body;
+pub mod dashboard;
+pub mod debug;
+pub mod diagnose;
 pub mod error;
 pub mod events;
+pub mod guard;
+pub mod inspect;
+pub mod lookup;
 pub mod orchestration;
+pub mod query;
+pub mod serve;
+pub mod tokens;
 
 use axum::Router;
+use axum::http::StatusCode;
+use uuid::Uuid;
 
+use self::error::ApiError;
 use crate::app::AppState;
 
-/// Every route.
-pub fn routes() -> Router<AppState> {
-    Router::new()
+/// Every route, guarded.
+pub fn routes(state: AppState) -> Router {
+    let routes = Router::new()
+        .merge(lookup::routes())
+        .merge(inspect::routes())
+        .merge(diagnose::routes())
+        .merge(debug::routes())
+        .merge(dashboard::routes())
         .merge(orchestration::routes())
         .merge(events::routes())
+        .fallback(async || ApiError::not_found("Not Found"))
+        .method_not_allowed_fallback(async || {
+            ApiError::Detail(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed".into())
+        });
+    guard::around(routes, &state).with_state(state)
+}
+
+/// A new event id: upstream's prefix of the request and a random UUID.
+pub fn event_id(prefix: &str) -> String {
+    format!("{prefix}{}", Uuid::new_v4())
 }

@@ -1,2 +1,119 @@
-//! The `kvatlas` command.
-fn main() {}
+//! The `kvatlas` command, told in order: arguments, configuration, logging, bind, addresses, run
+//! until a signal, drain.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use kvatlas_server::app::App;
+use kvatlas_server::cli::{self, Request};
+use kvatlas_server::config::ENV_FILE;
+use kvatlas_server::config::load::{self, Layers, Loaded, Source};
+use kvatlas_server::logging;
+use kvatlas_server::shutdown::Signals;
+use kvatlas_server::zmq::reply::is_wildcard;
+
+/// Exit code of a refused command line or configuration.
+const REFUSED: u8 = 2;
+
+fn main() -> ExitCode {
+    let request = match cli::parse(std::env::args_os()) {
+        Ok(request) => request,
+        Err(error) => error.exit(),
+    };
+    match request {
+        Request::Serve {
+            config_file,
+            overrides,
+        } => serve(config_file, overrides),
+    }
+}
+
+fn serve(config_file: Option<String>, overrides: Vec<(String, String)>) -> ExitCode {
+    let loaded = match configuration(config_file, overrides) {
+        Ok(loaded) => loaded,
+        Err(reason) => {
+            eprintln!("kvatlas: {reason}");
+            return ExitCode::from(REFUSED);
+        }
+    };
+    let config = &loaded.config;
+    let levels = logging::start(config.log_level.0, config.log_format);
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    // Connections are files; the usual soft limit of 1,024 is less than a fleet.
+    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(config.http_threads.0)
+        .max_blocking_threads(8)
+        .thread_name("kvatlas-http")
+        .enable_all()
+        .build();
+    let outcome = match runtime {
+        Ok(runtime) => {
+            let outcome = runtime.block_on(run(loaded, levels));
+            // What still blocks was given its time already.
+            runtime.shutdown_background();
+            outcome
+        }
+        Err(error) => Err(error.into()),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, "cannot run");
+            eprintln!("kvatlas: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn configuration(
+    config_file: Option<String>,
+    overrides: Vec<(String, String)>,
+) -> Result<Loaded, String> {
+    let path = config_file.or_else(|| std::env::var(ENV_FILE).ok().filter(|path| !path.is_empty()));
+    let file = path
+        .map(|path| {
+            std::fs::read_to_string(&path)
+                .map_err(|error| format!("cannot read configuration file {path}: {error}"))
+        })
+        .transpose()?;
+    let utf8 = |(name, value): (OsString, OsString)| {
+        Some((name.into_string().ok()?, value.into_string().ok()?))
+    };
+    let layers = Layers {
+        file,
+        env: std::env::vars_os().filter_map(utf8).collect(),
+        command_line: overrides,
+    };
+    load::load(&layers).map_err(|error| error.to_string())
+}
+
+async fn run(loaded: Loaded, levels: logging::Levels) -> Result<(), Box<dyn std::error::Error>> {
+    let signals = Signals::new()?;
+    let settings: Vec<String> = loaded
+        .config
+        .shown()
+        .into_iter()
+        .map(|(key, value)| match loaded.source(key) {
+            Source::Default => format!("  {key}: {value}"),
+            source => format!("  {key}: {value}  ({source})"),
+        })
+        .collect();
+    let open = is_wildcard(&loaded.config.controller_host);
+    let app = App::bind(loaded.config, levels)?;
+    println!("kvatlas {}", env!("CARGO_PKG_VERSION"));
+    println!("configuration:\n{}", settings.join("\n"));
+    println!("{}", app.addresses());
+    if open {
+        tracing::warn!(
+            "every interface is open and nothing asks for a password: keep these ports inside a trusted network or set controller_host"
+        );
+    }
+    app.run(signals.stop()).await?;
+    tracing::info!("stopped");
+    Ok(())
+}

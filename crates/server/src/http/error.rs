@@ -9,6 +9,7 @@
 use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use kvatlas_protocol::ChunkHash;
 use serde_json::{Value, json};
 
 /// An answer that is not success.
@@ -203,6 +204,36 @@ impl Fields {
         }
         self.errors.append(&mut errors);
         ints
+    }
+
+    /// Whether a field is there.
+    pub fn has(&self, name: &str) -> bool {
+        self.map.contains_key(name)
+    }
+
+    /// A list of chunk hashes that must be there: ints of 64 bits, signed or unsigned.
+    pub fn hashes(&mut self, name: &str) -> Vec<ChunkHash> {
+        let unsigned = |value: &Value| value.as_u64().map(ChunkHash);
+        let signed = |value: &Value| value.as_i64().map(ChunkHash::from_signed);
+        match self.map.get(name) {
+            None => self.missing(name),
+            Some(Value::Array(items)) => {
+                let hashes: Option<Vec<_>> = items
+                    .iter()
+                    .map(|item| unsigned(item).or_else(|| signed(item)))
+                    .collect();
+                match hashes {
+                    Some(hashes) => return hashes,
+                    None => self.wrong(
+                        name,
+                        "int_type",
+                        "Input should be a list of integers from -2^63 to 2^64-1",
+                    ),
+                }
+            }
+            Some(_) => self.wrong(name, "list_type", "Input should be a valid list"),
+        }
+        Vec::new()
     }
 
     /// A list of ints that may be absent or null.
