@@ -36,7 +36,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Request, clap::
     let mut overrides: Vec<_> = levels().flat_map(flags).collect();
     let config_file = levels()
         .filter_map(|level| level.get_one::<String>(CONFIG))
-        .last()
+        .next_back()
         .cloned();
     for text in levels().flat_map(pairs) {
         match text.split_once('=') {
