@@ -3,6 +3,9 @@
 //! **Invariants.** Never reads past the end, never panics, never allocates except the bounded stack
 //! of [`Cursor::skip`]. A container that announces more elements than bytes are left is refused
 //! where it begins, so no loop runs longer than the input.
+//!
+//! What the hot path calls per operation is `inline(always)`: left to the compiler, one operation
+//! took 17 ns instead of 5 (Zen 4, batches of 100).
 
 use super::MAX_SKIP_DEPTH;
 use super::error::Problem;
@@ -73,7 +76,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Reads exactly `expected`, or nothing.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn eat<const N: usize>(&mut self, expected: &[u8; N]) -> bool {
         match self.rest.split_first_chunk::<N>() {
             Some((chunk, rest)) if chunk == expected => {
@@ -84,7 +87,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn fixed<const N: usize>(&mut self) -> Result<[u8; N], Fault> {
         let (chunk, rest) = self.rest.split_first_chunk().ok_or(Fault::Truncated)?;
         self.rest = rest;
@@ -101,7 +104,7 @@ impl<'a> Cursor<'a> {
 
     /// Reads an int of any width as its 64 bits and whether it is negative; `None` (with the
     /// position unknown) if the next item is none. The short way for the hot path.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn integer(&mut self) -> Option<(u64, bool)> {
         let [head] = self.fixed().ok()?;
         let value = match head {

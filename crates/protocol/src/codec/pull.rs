@@ -249,7 +249,7 @@ fn read_operations(cursor: &mut Cursor<'_>, operations: &mut Vec<Operation>) -> 
 }
 
 /// One operation with the bytes in msgspec's order.
-#[inline]
+#[inline(always)]
 fn read_operation_in_order(cursor: &mut Cursor<'_>) -> Option<Operation> {
     let kind = if cursor.eat(b"\x83\xa7op_type\xa5admit\xa3key") {
         OperationKind::Admit
@@ -307,7 +307,7 @@ fn utf8<'a>(cursor: &mut Cursor<'a>) -> Option<&'a str> {
     std::str::from_utf8(cursor.text()?).ok()
 }
 
-#[inline]
+#[inline(always)]
 fn int(cursor: &mut Cursor<'_>) -> Option<i64> {
     let (bits, is_negative) = cursor.integer()?;
     let value = bits.cast_signed();
@@ -315,7 +315,7 @@ fn int(cursor: &mut Cursor<'_>) -> Option<i64> {
     (is_negative == (value < 0)).then_some(value)
 }
 
-#[inline]
+#[inline(always)]
 fn hash(cursor: &mut Cursor<'_>) -> Option<ChunkHash> {
     cursor.integer().map(|(bits, _)| ChunkHash(bits))
 }
