@@ -231,6 +231,7 @@ fn settings(config: &Config) -> Settings {
         full_sync_completion_threshold: config.full_sync_completion_threshold.0,
         full_sync_timeout: config.full_sync_timeout_s,
         full_sync_parallel: config.full_sync_parallel.0,
+        full_sync_jitter: config.full_sync_jitter_s,
         gap_sync_interval: config.gap_sync_interval_s,
         max_instances: config.max_instances.0,
         max_workers: config.max_workers.0,

@@ -91,6 +91,8 @@ knobs! {
     full_sync_timeout_s: Duration = Duration::from_secs(300), "full-sync-timeout-s";
     /// Workers asked for a full sync at the same time.
     full_sync_parallel: Positive = Positive(32), "full-sync-parallel";
+    /// Seconds over which first full syncs after a restart, and repeated ones, are spread.
+    full_sync_jitter_s: Duration = Duration::from_secs(5), "full-sync-jitter-s";
     /// Least seconds between two full syncs asked of one worker because of sequence gaps.
     gap_sync_interval_s: Duration = Duration::from_secs(60), "gap-sync-interval-s";
 

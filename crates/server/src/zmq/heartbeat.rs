@@ -44,10 +44,18 @@ pub(super) fn handle(shared: &Shared, front: Front, beat: HeartbeatMsg) -> Messa
     match outcome {
         Ok(HeartbeatReply {
             registered,
+            readdressed,
             full_sync,
         }) => {
             if registered {
-                tracing::info!(%worker, "registered by its heartbeat");
+                tracing::info!(%worker, "worker registered by its heartbeat");
+            }
+            if readdressed {
+                tracing::info!(%worker, "worker has a new address");
+            }
+            for request in &full_sync {
+                let reason = reason_text(request.reason);
+                tracing::info!(%worker, reason, "asking for a full sync");
             }
             Message::HeartbeatRetMsg(HeartbeatRetMsg {
                 commands: full_sync.into_iter().map(command).collect(),

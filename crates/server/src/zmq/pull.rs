@@ -182,9 +182,9 @@ impl<'a> Intake<'a> {
             Err(refusal) => {
                 let fault = match refusal {
                     BatchError::UnknownWorker(_) => Fault::UnknownWorker,
-                    BatchError::TooManyLocations { .. } | BatchError::TooManyKeys { .. } => {
-                        Fault::Limit
-                    }
+                    BatchError::TooManyLocations { .. }
+                    | BatchError::TooManyKeys { .. }
+                    | BatchError::TooManyHolders => Fault::Limit,
                 };
                 let source = format!("{instance}:{worker}");
                 shared.fault(Front::Pull, fault, Some(&source), &refusal);
