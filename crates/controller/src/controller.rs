@@ -23,6 +23,7 @@ pub use crate::full_sync::{SyncStart, SyncStatus};
 pub use crate::ingest::BatchOutcome;
 pub use crate::lookup::{InstanceMatch, PeerMatch};
 pub use crate::registry::worker::WorkerAddress;
+pub use crate::restore::{LocationRecord, Trust, WorkerRecord};
 pub use crate::settings::Settings;
 pub use crate::stats::{LocationInfo, SweepProgress, Totals, WorkerInfo};
 

@@ -102,3 +102,14 @@ pub enum SyncError {
     #[error("the index is out of holder ids until departed workers are swept")]
     TooManyHolders,
 }
+
+/// A worker of a snapshot that could not be restored; nothing changed.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum RestoreError {
+    /// The limits have become smaller.
+    #[error(transparent)]
+    Register(#[from] RegisterError),
+    /// The index has no number left for another worker and location.
+    #[error(transparent)]
+    Holders(#[from] crate::index::HoldersExhausted),
+}

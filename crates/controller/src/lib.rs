@@ -10,6 +10,7 @@ pub mod index;
 mod ingest;
 mod lookup;
 mod registry;
+mod restore;
 mod sequence;
 mod settings;
 mod stats;

@@ -15,8 +15,10 @@ use kvatlas_protocol::{Operation, SeqNum};
 /// Where a stream stands.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Sequence {
-    /// Number of the last operation; `None` until the base is set.
+    /// Number of the last operation; `None` before the first.
     last: Option<SeqNum>,
+    /// The next number is the base, whatever it is.
+    any_next: bool,
     /// How far the stream was before it went back, until it gets there again.
     reached: Option<SeqNum>,
     /// Batches with a discontinuity since registration.
@@ -36,10 +38,10 @@ pub(crate) struct Continuity {
 
 impl Sequence {
     /// The state of a restored stream.
-    #[expect(dead_code, reason = "used by the snapshot's restore, which follows")]
     pub(crate) fn restored(last: Option<SeqNum>, gaps: u64) -> Self {
         Self {
             last,
+            any_next: false,
             reached: None,
             gaps,
         }
@@ -55,9 +57,9 @@ impl Sequence {
         self.gaps
     }
 
-    /// The next number is a new base.
+    /// The next number is a new base. The last one is kept: a restart can still be proved by it.
     pub(crate) fn rebase(&mut self) {
-        self.last = None;
+        self.any_next = true;
         self.reached = None;
     }
 
@@ -73,7 +75,9 @@ impl Sequence {
         let mut went_back = false;
         for operation in operations {
             let seq = operation.seq;
-            if let Some(last) = self.last {
+            if let Some(last) = self.last
+                && !self.any_next
+            {
                 let unnumbered = last.0 == 0 && seq.0 == 0;
                 if last.0.checked_add(1) != Some(seq.0) && !unnumbered {
                     if seq > last {
@@ -87,6 +91,7 @@ impl Sequence {
                 }
             }
             self.last = Some(seq);
+            self.any_next = false;
             if self.reached.is_some_and(|reached| seq >= reached) {
                 self.reached = None;
             }
@@ -131,6 +136,17 @@ mod tests {
         assert_eq!(feed(&mut s, &[5, 6, 9]), (true, true));
         assert_eq!(feed(&mut s, &[10]), (false, false));
         assert_eq!((s.gaps(), s.last()), (1, Some(SeqNum(10))));
+    }
+
+    #[test]
+    fn after_a_rebase_any_number_follows() {
+        let mut s = Sequence::default();
+        feed(&mut s, &[5, 6]);
+        s.rebase();
+        assert_eq!(s.last(), Some(SeqNum(6)));
+        assert_eq!(feed(&mut s, &[2]), (false, false));
+        assert_eq!(feed(&mut s, &[3]), (false, false));
+        assert_eq!(feed(&mut s, &[6]), (true, true));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod fleet;
 mod lookup;
+mod restore;
 mod sync;
 
 use kvatlas_protocol::{

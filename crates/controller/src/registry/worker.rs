@@ -102,7 +102,6 @@ pub(crate) struct LocationState {
 #[derive(Debug)]
 pub(crate) enum Sync {
     Idle,
-    #[expect(dead_code, reason = "made by the snapshot's restore, which follows")]
     Unproved {
         since: Timestamp,
         until: Timestamp,

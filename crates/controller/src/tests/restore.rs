@@ -1,0 +1,125 @@
+//! A restart that remembers.
+
+use std::time::Duration;
+
+use super::*;
+use crate::controller::{Trust, WorkerRecord};
+
+const GRACE: Duration = Duration::from_secs(60);
+
+/// A new controller with everything of the old one, and the same workers.
+fn restarted(old: Fleet, now: Timestamp) -> Fleet {
+    let new = Controller::new(Settings::default());
+    let mut sets = Vec::new();
+    for record in old.controller.export() {
+        let before: Vec<_> = record.locations.iter().map(|l| l.holder).collect();
+        let after = new.restore(record, now, GRACE).unwrap();
+        sets.extend(before.into_iter().zip(after));
+    }
+    let mut next = Some(0);
+    while let Some(from) = next {
+        next = old.controller.export_keys(from, |hash, holders| {
+            for (before, after) in &sets {
+                if before.is_some_and(|before| holders.contains(&before)) {
+                    new.restore_keys(after.unwrap(), &[hash]);
+                }
+            }
+        });
+    }
+    new.check_invariants();
+    Fleet {
+        controller: new,
+        seqs: old.seqs,
+    }
+}
+
+fn two_workers() -> Fleet {
+    let mut f = Fleet::of(&[("i", 0), ("j", 0)]);
+    f.admit("i", 0, &[1, 2, 3]);
+    f.admit("j", 0, &[1]);
+    f.send(("j", 0, DISK), OperationKind::Admit, &[2], at(1))
+        .unwrap();
+    f
+}
+
+#[test]
+fn lookups_answer_at_once_and_nothing_else_is_forgotten() {
+    let old = two_workers();
+    let (before, found) = (old.controller.export(), old.lookup(&[1, 2, 3]));
+    let new = restarted(old, at(100));
+    assert_eq!(new.lookup(&[1, 2, 3]), found);
+    let strip = |records: Vec<WorkerRecord>| -> Vec<_> {
+        let location = |l: crate::controller::LocationRecord| (l.location, l.last_seq, l.gaps);
+        records
+            .into_iter()
+            .map(|r| {
+                let locations: Vec<_> = r.locations.into_iter().map(location).collect();
+                (r.key, r.address, r.registered_at, locations)
+            })
+            .collect()
+    };
+    assert_eq!(strip(new.controller.export()), strip(before));
+    assert!(new.controller.expire(at(101)).is_empty());
+}
+
+#[test]
+fn numbers_that_continue_prove_a_worker_and_it_is_never_asked() {
+    let mut f = restarted(two_workers(), at(100));
+    f.send(I, OperationKind::Admit, &[4], at(101)).unwrap();
+    assert_eq!(f.sync_state("i", 0, CPU), SyncState::Idle);
+    let proved = f.controller.worker(&key("i", 0)).unwrap().locations[0].proved_at;
+    assert_eq!(proved, Some(at(101)));
+    assert!(f.asked("i", 0, at(1000)).is_empty());
+}
+
+const I: (&str, i64, &str) = ("i", 0, CPU);
+
+#[test]
+fn a_gap_over_the_restart_asks_for_that_location() {
+    let mut f = restarted(two_workers(), at(100));
+    f.lose("j", 0, DISK, 1);
+    let disk = ("j", 0, DISK);
+    f.send(disk, OperationKind::Admit, &[3], at(101)).unwrap();
+    let asked = f.asked("j", 0, at(110));
+    assert_eq!(asked.len(), 1);
+    assert_eq!(asked[0].reason, SyncReason::ControllerRestart);
+    assert_eq!(asked[0].location.as_ref().unwrap().as_str(), DISK);
+    assert_eq!(f.lookup(&[1])[1], "j@LocalCPUBackend=1", "old keys answer");
+}
+
+#[test]
+fn silence_past_the_grace_time_asks() {
+    let f = restarted(two_workers(), at(100));
+    assert!(f.asked("i", 0, at(150)).is_empty());
+    f.controller.tick(at(170));
+    // Spread over the jitter twice: for the grace time, and for the question.
+    assert_eq!(f.asked("i", 0, at(180)).len(), 1);
+}
+
+#[test]
+fn a_running_session_is_wanted_again_and_an_unnumbered_worker_proves_nothing() {
+    let old = two_workers();
+    old.start(I, "s", 2, at(2)).unwrap();
+    old.batch(I, "s", 0, &[77]).unwrap();
+    let trust = old.controller.export()[0].locations[0].trust;
+    assert_eq!(trust, Trust::Doubtful(SyncReason::SyncFailedRetry));
+    let f = restarted(old, at(100));
+    assert_eq!(f.lookup(&[1, 2, 3])[0], "i@LocalCPUBackend=3");
+    assert!(f.lookup(&[77]).is_empty(), "the hidden set is not shown");
+    assert_eq!(f.asked("i", 0, at(110)).len(), 1);
+
+    let mut old = Fleet::of(&[("i", 0)]);
+    let zero = Operation {
+        kind: OperationKind::Admit,
+        hash: ChunkHash(1),
+        seq: SeqNum(0),
+    };
+    old.controller
+        .apply_batch("i", WorkerId(0), CPU, &[zero], at(1))
+        .unwrap();
+    old = restarted(old, at(100));
+    old.controller
+        .apply_batch("i", WorkerId(0), CPU, &[zero], at(101))
+        .unwrap();
+    assert_eq!(old.asked("i", 0, at(110)).len(), 1);
+}
