@@ -4,11 +4,13 @@
 
 pub mod controller;
 pub mod error;
+pub mod events;
 mod expiry;
 pub mod full_sync;
 pub mod index;
 mod ingest;
 mod lookup;
+pub mod plan;
 mod registry;
 mod restore;
 mod sequence;

@@ -119,7 +119,7 @@ impl App {
             controller: Controller::new(settings(&config)),
             clock: Clock::new(),
             ports: sockets.ports(),
-            dispatch: Dispatch::new(&config),
+            dispatch: Dispatch::new()?,
             metrics: Metrics::default(),
             schemes,
             levels,
@@ -155,7 +155,12 @@ impl App {
         shared.ready.store(true, Ordering::Release);
         stop.await;
         shared.ready.store(false, Ordering::Release);
-        http.drain(shared.config.shutdown_timeout_s).await;
+        let within = shared.config.shutdown_timeout_s;
+        // Commands are given up early enough for their answers to reach those who wait.
+        tokio::join!(
+            http.drain(within),
+            shared.dispatch.drain(within.mul_f64(0.8))
+        );
         // Joining takes as long as the longest wait of a socket thread: off the async threads.
         let joined = tokio::task::spawn_blocking(move || {
             sockets.stop();
