@@ -42,6 +42,9 @@ use crate::publisher::Publisher;
 /// Agents of one event loop: a ZeroMQ context has 1,023 sockets, an agent four.
 pub const MAX_AGENTS: usize = 250;
 
+/// How long a dropped agent may take to say goodbye.
+const DROP_PATIENCE: Duration = Duration::from_millis(200);
+
 /// An event loop that drives agents. Dropping it ends them without a word to the controller, as a
 /// crash would.
 pub struct Runtime {
@@ -265,7 +268,8 @@ impl Agent {
         self.order(Order::Sync { id: self.id });
     }
 
-    /// Sends what is waiting, deregisters, and ends; gives up after `patience`.
+    /// Sends what is waiting, deregisters, and ends; gives up after `patience`. A worker that the
+    /// controller never heard of has nothing to say.
     pub fn close(mut self, patience: Duration) {
         self.leave(true, patience);
     }
@@ -299,7 +303,7 @@ impl Agent {
 
 impl Drop for Agent {
     fn drop(&mut self) {
-        self.leave(true, Duration::from_secs(1));
+        self.leave(true, DROP_PATIENCE);
     }
 }
 

@@ -8,7 +8,7 @@ mod lmcache;
 use std::time::Duration;
 
 use kvatlas_protocol::message::WireKey;
-use kvatlas_protocol::{ChunkHash, WorkerKey};
+use kvatlas_protocol::{ChunkHash, HashAlgorithm, WorkerKey};
 
 pub use lmcache::LmcacheConfig;
 
@@ -82,6 +82,14 @@ pub enum KeySign {
 }
 
 impl KeySign {
+    /// The sign of that algorithm's hashes.
+    pub fn of(algorithm: HashAlgorithm) -> Self {
+        match algorithm {
+            HashAlgorithm::Builtin => Self::Signed,
+            _ => Self::Unsigned,
+        }
+    }
+
     /// `hash` as it goes onto the wire.
     pub fn wire(self, hash: ChunkHash) -> WireKey {
         match self {

@@ -208,12 +208,9 @@ impl Worker {
 
     pub(super) fn leave(&mut self, deregister: bool, until: Timestamp, done: Sender<()>) {
         self.sync.abandon();
-        if deregister && self.presence.is_registered() {
-            self.push.linger();
-        }
         self.leaving = Some(Leaving {
             until,
-            said: !(deregister && self.presence.is_registered()),
+            said: !deregister,
             _done: done,
         });
     }
@@ -561,10 +558,20 @@ impl Worker {
         let Some(leaving) = &mut self.leaving else {
             return;
         };
-        if leaving.said || self.shared.publisher.lock().due().is_some() {
+        if leaving.said {
+            return;
+        }
+        if !self.presence.is_registered() {
+            // The controller may be about to learn of a worker that is leaving: hear it out.
+            let registering = matches!(self.asked, Some((Asked::Register, _)));
+            leaving.said = !registering;
+            return;
+        }
+        if self.shared.publisher.lock().due().is_some() {
             return;
         }
         leaving.said = true;
+        self.push.linger();
         let goodbye = Message::from(DeRegisterMsg {
             instance_id: self.config.worker.instance.to_string(),
             worker_id: self.config.worker.worker.0,

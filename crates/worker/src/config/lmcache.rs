@@ -129,10 +129,7 @@ impl LmcacheConfig {
                 needed: ranks.len(),
             });
         }
-        let keys = match self.hash_algorithm {
-            HashAlgorithm::Builtin => KeySign::Signed,
-            _ => KeySign::Unsigned,
-        };
+        let keys = KeySign::of(self.hash_algorithm);
         ranks
             .iter()
             .zip(&self.worker_ports)

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
 
 mod fake_controller;
+mod sim;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -145,6 +146,7 @@ fn registers_reports_in_order_and_says_goodbye() {
         reporter.evict(&DISK.into(), ChunkHash(n));
     }
     let port = i64::from(agent.command_port());
+    eventually("registration", || agent.status().registered);
     agent.close(Duration::from_secs(10));
     eventually("goodbye", || pushed(&controller, "DeRegisterMsg") == 1);
     let operations = operations(&controller);
