@@ -36,7 +36,7 @@ const PULL_QUEUE: i32 = 16;
 /// Requests queued per connection, and replies not yet taken by it.
 const REQUEST_QUEUE: i32 = 1000;
 /// Time a connection may take to greet, in milliseconds; half-open ones end here.
-const HANDSHAKE_MS: i32 = 10_000;
+const HANDSHAKE_MS: i32 = 3_000;
 /// Time between ZMTP pings, in milliseconds.
 const PING_MS: i32 = 15_000;
 /// Silence after a ping that ends a connection, in milliseconds.

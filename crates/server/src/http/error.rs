@@ -246,21 +246,43 @@ impl Fields {
 
     /// A pair of texts that must be there.
     pub fn text_pair(&mut self, name: &str) -> (String, String) {
-        match self.map.get(name) {
-            None => self.missing(name),
-            Some(Value::Array(items)) => match items.as_slice() {
-                [Value::String(first), Value::String(second)] => {
-                    return (first.clone(), second.clone());
-                }
-                _ => self.wrong(
-                    name,
-                    "tuple_type",
-                    "Input should be a list of exactly two strings",
-                ),
-            },
-            Some(_) => self.wrong(name, "tuple_type", "Input should be a valid tuple"),
+        let items = match self.map.get(name) {
+            None => {
+                self.missing(name);
+                return Default::default();
+            }
+            Some(Value::Array(items)) => items,
+            Some(_) => {
+                self.wrong(name, "tuple_type", "Input should be a valid tuple");
+                return Default::default();
+            }
+        };
+        if items.len() > 2 {
+            let msg = format!(
+                "Tuple should have at most 2 items after validation, not {}",
+                items.len()
+            );
+            self.wrong(name, "too_long", &msg);
+            return Default::default();
         }
-        (String::new(), String::new())
+        let mut errors = Vec::new();
+        let mut item = |at: usize| {
+            let (kind, msg, input) = match items.get(at) {
+                Some(Value::String(text)) => return text.clone(),
+                Some(other) => ("string_type", "Input should be a valid string", other),
+                None => ("missing", "Field required", &self.map[name]),
+            };
+            errors.push(FieldError {
+                kind,
+                loc: vec!["body".into(), name.into(), at.into()],
+                msg: msg.into(),
+                input: shortened(input),
+            });
+            String::new()
+        };
+        let pair = (item(0), item(1));
+        self.errors.append(&mut errors);
+        pair
     }
 
     /// `value` if nothing was wrong, else everything that was.
@@ -404,6 +426,26 @@ mod tests {
         assert_eq!(kind(b""), "missing");
         assert_eq!(kind(b"{\"a\": "), "json_invalid");
         assert_eq!(kind(b"[1]"), "model_attributes_type");
+    }
+
+    #[test]
+    fn pairs_are_read_as_fastapi_does() {
+        let kinds = |body: &str| {
+            let mut fields = Fields::read(body.as_bytes()).unwrap();
+            let pair = fields.text_pair("p");
+            match fields.finish(pair) {
+                Err(ApiError::Invalid(errors)) => errors
+                    .into_iter()
+                    .map(|error| (error.kind, error.loc.len()))
+                    .collect::<Vec<_>>(),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(kinds("{}"), [("missing", 2)]);
+        assert_eq!(kinds(r#"{"p": "ab"}"#), [("tuple_type", 2)]);
+        assert_eq!(kinds(r#"{"p": ["a"]}"#), [("missing", 3)]);
+        assert_eq!(kinds(r#"{"p": ["a", 5]}"#), [("string_type", 3)]);
+        assert_eq!(kinds(r#"{"p": ["a", "b", "c"]}"#), [("too_long", 2)]);
     }
 
     #[test]
