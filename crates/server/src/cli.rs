@@ -5,6 +5,9 @@
 //!
 //! Upstream: `lmcache/v1/api_server/__main__.py` (`main`).
 
+pub mod demo;
+pub mod worker;
+
 use std::ffi::OsString;
 
 use clap::builder::NonEmptyStringValueParser;
@@ -13,8 +16,12 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use crate::config::{ENV_FILE, KNOBS};
 
 /// What the process was asked to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Request {
+    /// Simulate an engine.
+    Worker(Box<worker::WorkerArgs>),
+    /// Start a controller with a simulated fleet.
+    Demo(Box<demo::DemoArgs>),
     /// Start the controller.
     Serve {
         /// The configuration file.
@@ -31,6 +38,15 @@ const PAIRS: &str = "pairs";
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Request, clap::Error> {
     let args = args.into_iter().map(underscored_pair);
     let matches = command().try_get_matches_from(args)?;
+    match matches.subcommand() {
+        Some(("worker", matches)) => {
+            return worker::parse(matches).map(|args| Request::Worker(Box::new(args)));
+        }
+        Some(("demo", matches)) => {
+            return demo::parse(matches).map(|args| Request::Demo(Box::new(args)));
+        }
+        _ => {}
+    }
     let serve = matches.subcommand_matches("serve");
     let levels = || std::iter::once(&matches).chain(serve);
     let mut overrides: Vec<_> = levels().flat_map(flags).collect();
@@ -63,6 +79,8 @@ fn command() -> Command {
         .version(env!("CARGO_PKG_VERSION"))
         .about("The cache controller for LMCache fleets: who holds which KV chunk, and the hand that moves them")
         .subcommand(serve)
+        .subcommand(worker::command())
+        .subcommand(demo::command())
 }
 
 fn knob_args(command: Command) -> Command {
@@ -134,8 +152,10 @@ mod tests {
 
     fn overrides(args: &[&str]) -> Vec<(String, String)> {
         let args = std::iter::once("kvatlas").chain(args.iter().copied());
-        let Request::Serve { overrides, .. } = parse(args.map(OsString::from)).unwrap();
-        overrides
+        match parse(args.map(OsString::from)).unwrap() {
+            Request::Serve { overrides, .. } => overrides,
+            other => panic!("expected serve, got {other:?}"),
+        }
     }
 
     fn pair(key: &str, value: &str) -> (String, String) {

@@ -25,6 +25,8 @@ fn main() -> ExitCode {
             config_file,
             overrides,
         } => serve(config_file, overrides),
+        Request::Worker(args) => cli::worker::run(*args),
+        Request::Demo(args) => cli::demo::run(*args),
     }
 }
 
