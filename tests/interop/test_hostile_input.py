@@ -11,7 +11,10 @@ from lmcache.v1.cache_controller.message import ErrorMsg, KVAdmitMsg, KVEvictMsg
 from harness.prompts import CHUNK, chunk_hashes, prompt
 from harness.raw_peer import CPU
 
-PROBE = b"GET / HTTP/1.1\r\nHost: localhost\r\nUser-Agent: kube-probe/1.30\r\nConnection: close\r\n\r\n"
+PROBE = (
+    b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nUser-Agent: kube-probe/1.30\r\nAccept: */*\r\nX-Padding: "
+    + b"a" * 600 + b"\r\nConnection: close\r\n\r\n"
+)  # long enough for ZeroMQ to take it for frames of an old peer
 
 BATCH_HEADER = b"\x85\xa4type\xb5BatchedKVOperationMsg\xabinstance_id\xa1a\xa9worker_id\x00\xa8location\xa3CPU\xaaoperations"
 
@@ -74,9 +77,8 @@ def test_http_probe_then_good_traffic(controller, peer, port):
     for _ in range(3):
         with socket.create_connection(("127.0.0.1", getattr(controller.ports, port)), timeout=10) as probe:
             probe.sendall(PROBE)
-            probe.settimeout(10)
-            while probe.recv(4096):  # the ZeroMQ greeting, then the close
-                pass
+            probe.shutdown(socket.SHUT_WR)
+            probe.recv(4096)  # ZeroMQ's greeting
     tokens = prompt(2, CHUNK)
     a.admit(chunk_hashes(tokens))
     a.fence()
