@@ -1,6 +1,7 @@
 """Input that must not hurt: it costs itself and nothing else (COMPAT.md D03, D04)."""
 
 import json
+import resource
 import socket
 import struct
 
@@ -8,6 +9,7 @@ import msgspec
 import pytest
 from lmcache.v1.cache_controller.message import ErrorMsg, KVAdmitMsg, KVEvictMsg, LookupMsg, OpType, RegisterRetMsg
 
+from harness.eventually import eventually
 from harness.prompts import CHUNK, chunk_hashes, prompt
 from harness.raw_peer import CPU
 
@@ -17,6 +19,14 @@ PROBE = (
 )  # long enough for ZeroMQ to take it for frames of an old peer
 
 BATCH_HEADER = b"\x85\xa4type\xb5BatchedKVOperationMsg\xabinstance_id\xa1a\xa9worker_id\x00\xa8location\xa3CPU\xaaoperations"
+
+
+
+def bad_frames(controller, front):
+    """How many messages a front counted as bad, whatever the reason."""
+    sample = f'kvatlas_bad_frames_total{{front="{front}"'
+    return sum(float(line.rsplit(" ", 1)[1]) for line in controller.get("/metrics").text.splitlines() if line.startswith(sample))
+
 
 BAD_PARTS = {
     "garbage": b"\xc1\xff\x00 not a message",
@@ -79,6 +89,7 @@ def test_http_probe_then_good_traffic(controller, peer, port):
             probe.sendall(PROBE)
             probe.shutdown(socket.SHUT_WR)
             probe.recv(4096)  # ZeroMQ's greeting
+    eventually(lambda: bad_frames(controller, port), 3)
     tokens = prompt(2, CHUNK)
     a.admit(chunk_hashes(tokens))
     a.fence()
@@ -124,6 +135,32 @@ def test_half_open_connections(controller, peer):
         each.close()
 
 
+def test_two_thousand_connections(controller, peer):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
+    early, opened = peer(controller, "early"), []
+    early.register()
+    early.admit([1])
+    early.fence()
+    try:
+        for n in range(2000):
+            front = ("pull", "reply", "heartbeat", "http")[n % 4]
+            opened.append(socket.create_connection(("127.0.0.1", getattr(controller.ports, front)), timeout=10))
+        early.admit([2])
+        assert early.heartbeat() is not None
+        early.fence()
+        assert controller.key_count("early", 0) == 2
+    finally:
+        for each in opened:
+            each.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    late = peer(controller, "late")
+    late.register()
+    late.admit([1])
+    late.fence()
+    assert controller.key_count("late", 0) == 1
+
+
 def test_single_operations_and_mooncake_keys(controller, peer):
     """LMCache dropped these messages; Mooncake documents them as JSON with a string key."""
     holder, asker = peer(controller, "a", peer_url="a:1"), peer(controller, "b")
@@ -159,5 +196,4 @@ def test_bad_parts_are_counted(controller, peer):
     a.register()
     a.push(b"hello", b"{nonsense")
     a.fence()
-    counted = [line for line in controller.get("/metrics").text.splitlines() if line.startswith("kvatlas_") and "bad" in line]
-    assert sum(float(line.rsplit(" ", 1)[1]) for line in counted) == 2, counted
+    assert bad_frames(controller, "pull") == 2

@@ -1,5 +1,6 @@
 """HTTP requests and replies as LMCache's clients know them (COMPAT.md D15, D30, D34, D36)."""
 
+import os
 import re
 
 import pytest
@@ -150,6 +151,14 @@ def test_tokens_beyond_64_bits_are_refused(shared_controller):
     reply = shared_controller.post("/lookup", {"tokens": [2**70]})
     assert reply.status_code == 422
     assert reply.json()["detail"][0]["loc"] == ["body", "tokens", 0]
+
+
+def test_bodies_over_the_limit_are_refused(launcher):
+    controller = launcher.start(os.environ.get("INTEROP_UNDER_TEST", "kvatlas"), "max_body_bytes=2000")
+    assert controller.post("/lookup", {"tokens": [1] * 100}).status_code == 200
+    reply = controller.post("/lookup", {"tokens": [1] * 100_000})
+    assert reply.status_code == 413 and isinstance(reply.json()["detail"], str)
+    assert controller.lookup([1]) == []
 
 
 def test_bad_query_strings(shared_controller):

@@ -1,5 +1,7 @@
 """BatchedP2PLookupMsg: whom an engine should fetch from (COMPAT.md D13)."""
 
+import pytest
+
 from harness.raw_peer import CPU, DISK
 
 MISS = [("", "", 0, "")]
@@ -74,6 +76,17 @@ def test_location_is_told(controller, peer):
     holder.admit(KEYS, DISK)
     holder.fence()
     assert asker.peer_lookup(KEYS) == [("holder", DISK, 4, "h:1")]
+
+
+@pytest.mark.xfail(strict=True, reason="the walk counts a rank's locations together")
+def test_a_run_stays_in_one_location(controller, peer):
+    """A peer serves LocalCPUBackend only, and the answer has room for one location."""
+    holder, asker = peer(controller, "holder", peer_url="h:1"), peer(controller, "asker")
+    holder.register(), asker.register()
+    holder.admit(KEYS[:2], CPU)
+    holder.admit(KEYS[2:], DISK)
+    holder.fence()
+    assert asker.peer_lookup(KEYS) == [("holder", CPU, 2, "h:1")]
 
 
 def test_no_hashes_and_unknown_askers(controller, peer):
