@@ -5,6 +5,7 @@
 //!
 //! Upstream: `lmcache/v1/api_server/__main__.py` (`main`).
 
+pub mod client;
 pub mod demo;
 pub mod worker;
 

@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use super::error::ApiError;
+use super::orchestration;
 use crate::app::{AppState, Shared};
 
 /// Puts the guard around `routes`.
@@ -43,6 +44,9 @@ async fn pass(State(guard): State<Guard>, request: Request, next: Next) -> Respo
             "too many requests at the same time; raise max_http_requests".into(),
         )
         .into_response(),
+        Ok(_permit) if orchestration::has_own_deadline(request.uri().path()) => {
+            next.run(request).await
+        }
         Ok(_permit) => {
             let limit = shared.config.request_timeout_s;
             match tokio::time::timeout(limit, next.run(request)).await {

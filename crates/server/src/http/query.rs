@@ -1,5 +1,7 @@
 //! A query string being taken apart, with FastAPI's errors.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 use super::error::{ApiError, FieldError};
@@ -52,22 +54,47 @@ impl Query {
 
     /// A truth value; false if absent.
     pub fn flag(&mut self, name: &str) -> bool {
-        let Some(text) = self.text(name) else {
-            return false;
-        };
-        match text.to_ascii_lowercase().as_str() {
-            "true" | "t" | "yes" | "y" | "on" | "1" => true,
-            "false" | "f" | "no" | "n" | "off" | "0" => false,
-            _ => {
-                self.wrong(
-                    name,
-                    "bool_parsing",
-                    "Input should be a valid boolean, unable to interpret input",
-                    text,
-                );
-                false
+        self.optional_flag(name).unwrap_or(false)
+    }
+
+    /// A truth value that may be absent.
+    pub fn optional_flag(&mut self, name: &str) -> Option<bool> {
+        let msg = "Input should be a valid boolean, unable to interpret input";
+        self.parsed(name, "bool_parsing", msg, |text| {
+            match text.to_ascii_lowercase().as_str() {
+                "true" | "t" | "yes" | "y" | "on" | "1" => Some(true),
+                "false" | "f" | "no" | "n" | "off" | "0" => Some(false),
+                _ => None,
             }
-        }
+        })
+    }
+
+    /// A number from 1 to `most` that may be absent.
+    pub fn count(&mut self, name: &str, most: usize) -> Option<usize> {
+        let msg = format!("Input should be an integer from 1 to {most}");
+        self.parsed(name, "int_parsing", &msg, |text| {
+            text.parse().ok().filter(|count| (1..=most).contains(count))
+        })
+    }
+
+    /// A time in seconds, above zero and up to `most`, that may be absent.
+    pub fn seconds(&mut self, name: &str, most: Duration) -> Option<Duration> {
+        let most_s = most.as_secs();
+        let msg = format!("Input should be a number of seconds above 0 and up to {most_s}");
+        self.parsed(name, "float_parsing", &msg, |text| {
+            let time = Duration::try_from_secs_f64(text.parse().ok()?).ok()?;
+            (!time.is_zero() && time <= most).then_some(time)
+        })
+    }
+
+    /// One of several words, or absent.
+    pub fn choice<T: Copy>(&mut self, name: &str, choices: &[(&str, T)]) -> Option<T> {
+        let words: Vec<_> = choices.iter().map(|(word, _)| *word).collect();
+        let msg = format!("Input should be one of {}", words.join(", "));
+        self.parsed(name, "enum", &msg, |text| {
+            let found = choices.iter().find(|(word, _)| *word == text);
+            found.map(|(_, value)| *value)
+        })
     }
 
     /// Nothing was wrong, or everything that was.
@@ -77,6 +104,21 @@ impl Query {
         } else {
             Err(ApiError::Invalid(self.errors))
         }
+    }
+
+    fn parsed<T>(
+        &mut self,
+        name: &str,
+        kind: &'static str,
+        msg: &str,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Option<T> {
+        let text = self.text(name)?;
+        let value = parse(&text);
+        if value.is_none() {
+            self.wrong(name, kind, msg, text);
+        }
+        value
     }
 
     fn wrong(&mut self, name: &str, kind: &'static str, msg: &str, mut input: String) {
@@ -127,6 +169,36 @@ mod tests {
         assert_eq!(query.text("c").as_deref(), Some(""));
         assert_eq!(query.text("d").as_deref(), Some("%4"));
         assert_eq!(query.text("e"), None);
+    }
+
+    #[test]
+    fn values_out_of_range_are_refused() {
+        let most = Duration::from_secs(3_600);
+        for text in ["0", "-1", "nan", "inf", "3601", "x", ""] {
+            let mut query = Query::read(Some(&format!("t={text}&n={text}")));
+            assert_eq!(query.seconds("t", most), None, "{text}");
+            assert_eq!(query.count("n", 9), None, "{text}");
+            let Err(ApiError::Invalid(errors)) = query.finish() else {
+                panic!("accepted {text}");
+            };
+            assert_eq!(errors.len(), 2);
+        }
+        let mut query = Query::read(Some("t=0.5&n=9"));
+        let read = (query.seconds("t", most), query.count("n", 9));
+        assert_eq!(read, (Some(Duration::from_millis(500)), Some(9)));
+        query.finish().unwrap();
+    }
+
+    #[test]
+    fn a_wrong_choice_names_the_right_ones() {
+        let choices = [("running", 1), ("failed", 2)];
+        let mut query = Query::read(Some("a=failed&b=x"));
+        assert_eq!(query.choice("a", &choices), Some(2));
+        assert_eq!(query.choice("b", &choices), None);
+        let Err(ApiError::Invalid(errors)) = query.finish() else {
+            panic!("accepted");
+        };
+        assert_eq!(errors[0].msg, "Input should be one of running, failed");
     }
 
     #[test]

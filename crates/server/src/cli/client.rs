@@ -1,0 +1,3 @@
+//! Client commands, talking to a running controller.
+
+pub mod remote;

@@ -1,0 +1,235 @@
+//! HTTP to a controller: one request a connection, JSON both ways.
+//!
+//! Plain `http://` only; a controller behind TLS is reached through whatever ends the TLS. An answer
+//! is read up to a limit: the other side may be anything that listens on that port.
+
+use std::time::Duration;
+
+use axum::body::{Body, to_bytes};
+use axum::http::uri::{Authority, PathAndQuery};
+use axum::http::{Method, Request, Uri, header};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use thiserror::Error;
+use tokio::net::TcpStream;
+
+/// Port of a controller when the URL names none.
+const DEFAULT_PORT: u16 = 9000;
+
+/// Largest answer read, in bytes: ten thousand events of eight workers each are half of it.
+const MAX_ANSWER_BYTES: usize = 64 << 20;
+
+/// Time to connect.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A controller somewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remote {
+    authority: Authority,
+    /// What stands in the URL before the endpoints' paths, without a slash at the end.
+    prefix: String,
+    token: Option<String>,
+}
+
+/// What it said.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    /// Status.
+    pub status: u16,
+    /// Body.
+    pub body: Value,
+}
+
+/// A URL that leads to no controller.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{url:?} is not a controller's URL, such as http://127.0.0.1:9000: {reason}")]
+pub struct UrlError {
+    url: String,
+    reason: String,
+}
+
+/// No answer.
+#[derive(Debug, Error)]
+pub enum CallError {
+    /// Nobody there.
+    #[error("cannot reach {authority}: {source}")]
+    Unreachable {
+        /// Who was called.
+        authority: String,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// Somebody, who did not speak HTTP or fell silent.
+    #[error("{authority} gave no usable answer: {reason}")]
+    Garbled {
+        /// Who was called.
+        authority: String,
+        /// What was wrong.
+        reason: String,
+    },
+}
+
+impl Remote {
+    /// The controller at `url`, called with `token` as bearer if there is one.
+    pub fn new(url: &str, token: Option<String>) -> Result<Self, UrlError> {
+        let refuse = |reason: &str| UrlError {
+            url: url.to_owned(),
+            reason: reason.to_owned(),
+        };
+        let full = if url.contains("://") {
+            url.to_owned()
+        } else {
+            format!("http://{url}")
+        };
+        let uri: Uri = full
+            .parse()
+            .map_err(|error: axum::http::uri::InvalidUri| refuse(&error.to_string()))?;
+        if uri.scheme_str() != Some("http") {
+            return Err(refuse("only http:// is spoken"));
+        }
+        let authority = uri.authority().ok_or_else(|| refuse("no host"))?.clone();
+        if authority.port_u16().is_none() && authority.as_str() != authority.host() {
+            return Err(refuse("what stands around the host is not a port"));
+        }
+        if uri.query().is_some() {
+            return Err(refuse("a query has no place in it"));
+        }
+        if let Some(token) = &token
+            && header::HeaderValue::try_from(token.as_str()).is_err()
+        {
+            return Err(refuse("the token has characters a header cannot carry"));
+        }
+        Ok(Self {
+            authority,
+            prefix: uri.path().trim_end_matches('/').to_owned(),
+            token,
+        })
+    }
+
+    /// `GET path`; an answer takes at most `timeout`.
+    pub async fn get(&self, path: &str, timeout: Duration) -> Result<Answer, CallError> {
+        self.call(Method::GET, path, None, timeout).await
+    }
+
+    /// `POST path` with a JSON body; an answer takes at most `timeout`.
+    pub async fn post(
+        &self,
+        path: &str,
+        body: &Value,
+        timeout: Duration,
+    ) -> Result<Answer, CallError> {
+        self.call(Method::POST, path, Some(body), timeout).await
+    }
+
+    async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        timeout: Duration,
+    ) -> Result<Answer, CallError> {
+        let port = self.authority.port_u16().unwrap_or(DEFAULT_PORT);
+        let host = self.authority.host();
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let connecting = TcpStream::connect((host, port));
+        let stream = match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(source)) => return Err(self.unreachable(source)),
+            Err(_) => return Err(self.unreachable(std::io::ErrorKind::TimedOut.into())),
+        };
+        match tokio::time::timeout(timeout, self.exchange(stream, method, path, body)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(self.garbled(&format!("silent for {timeout:?}"))),
+        }
+    }
+
+    async fn exchange(
+        &self,
+        stream: TcpStream,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Answer, CallError> {
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| self.garbled(&error))?;
+        let driving = tokio::spawn(connection);
+        let path: PathAndQuery = format!("{}{path}", self.prefix)
+            .parse()
+            .map_err(|error: axum::http::uri::InvalidUri| self.garbled(&error))?;
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path.as_str())
+            .header(header::HOST, self.authority.as_str())
+            .header(header::CONTENT_TYPE, "application/json")
+            .header(header::CONNECTION, "close");
+        if let Some(token) = &self.token {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        }
+        let body = body.map_or_else(Body::empty, |body| Body::from(body.to_string()));
+        let request = request.body(body).map_err(|error| self.garbled(&error))?;
+        let response = sender
+            .send_request(request)
+            .await
+            .map_err(|error| self.garbled(&error))?;
+        let status = response.status().as_u16();
+        let bytes = to_bytes(Body::new(response.into_body()), MAX_ANSWER_BYTES)
+            .await
+            .map_err(|error| self.garbled(&error))?;
+        driving.abort();
+        // An error may come from a proxy, in its own words.
+        let body = serde_json::from_slice(&bytes)
+            .unwrap_or_else(|_| String::from_utf8_lossy(&bytes).into_owned().into());
+        Ok(Answer { status, body })
+    }
+
+    fn unreachable(&self, source: std::io::Error) -> CallError {
+        CallError::Unreachable {
+            authority: self.authority.to_string(),
+            source,
+        }
+    }
+
+    fn garbled(&self, reason: &dyn std::fmt::Display) -> CallError {
+        CallError::Garbled {
+            authority: self.authority.to_string(),
+            reason: reason.to_string(),
+        }
+    }
+}
+
+/// `text` as part of a path or query.
+pub fn encoded(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_with_and_without_scheme() {
+        let remote = |url: &str| Remote::new(url, None).unwrap();
+        assert_eq!(remote("h:1"), remote("http://h:1/"));
+        assert_eq!(remote("http://h:1/kv/").prefix, "/kv");
+        assert_eq!(remote("http://[::1]:9000").authority.host(), "[::1]");
+        for url in ["https://h:1", "", "http://", "http://h:1/?a=b", "h:x"] {
+            assert!(Remote::new(url, None).is_err(), "{url}");
+        }
+        assert!(Remote::new("h:1", Some("a\nb".into())).is_err());
+    }
+
+    #[test]
+    fn text_is_encoded_for_a_path() {
+        assert_eq!(encoded("a/b c?ü"), "a%2Fb%20c%3F%C3%BC");
+    }
+}
