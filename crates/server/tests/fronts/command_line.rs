@@ -1,0 +1,141 @@
+//! The binary: what it prints, refuses, and how it ends.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+
+use crate::support::{eventually, request};
+
+fn kvatlas(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kvatlas"));
+    command.args(args);
+    for (name, _) in std::env::vars() {
+        if name.starts_with("LMCACHE_CONTROLLER_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+const FREE_PORTS: [&str; 4] = [
+    "--host=127.0.0.1",
+    "--port=0",
+    "--monitor-ports",
+    r#"{"pull": 0, "reply": 0, "heartbeat": 0}"#,
+];
+
+/// A process that is ended with the test.
+struct Running(Child);
+
+impl Running {
+    /// Starts it and reads what it prints up to the line of addresses.
+    fn start(command: &mut Command) -> (Self, Vec<String>) {
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
+        let mut running = Self(child.unwrap());
+        let mut lines = Vec::new();
+        for line in BufReader::new(running.0.stdout.take().unwrap()).lines() {
+            lines.push(line.unwrap());
+            if lines.last().unwrap().starts_with("listening ") {
+                return (running, lines);
+            }
+        }
+        panic!("no addresses in {lines:?}");
+    }
+
+    fn signal(&self, signal: &str) {
+        let id = self.0.id().to_string();
+        let status = Command::new("kill").args([signal, &id]).status();
+        assert!(status.unwrap().success());
+    }
+
+    fn ends(&mut self) -> ExitStatus {
+        eventually("the process ends", || self.0.try_wait().unwrap())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn refused(command: &mut Command) -> String {
+    let Output { status, stderr, .. } = command.output().unwrap();
+    assert_eq!(status.code(), Some(2));
+    String::from_utf8(stderr).unwrap()
+}
+
+#[test]
+fn it_prints_addresses_and_configuration_serves_and_stops() {
+    for signal in ["-TERM", "-INT"] {
+        let mut command = kvatlas(&FREE_PORTS);
+        command.env("LMCACHE_CONTROLLER_LMCACHE_WORKER_TIMEOUT", "77");
+        command.arg(r#"extra_config={"password": "hunter2"}"#);
+        let (mut running, lines) = Running::start(&mut command);
+        let text = lines.join("\n");
+        assert!(
+            text.contains("lmcache_worker_timeout: 77  (environment)"),
+            "{text}"
+        );
+        assert!(
+            text.contains("controller_host: 127.0.0.1  (command line)"),
+            "{text}"
+        );
+        assert!(!text.contains("hunter2"), "{text}");
+        let addresses = lines.last().unwrap();
+        for name in ["http=", "pull=", "reply=", "heartbeat="] {
+            assert!(
+                addresses.contains(&format!(" {name}127.0.0.1:")),
+                "{addresses}"
+            );
+        }
+        let http = addresses
+            .split(' ')
+            .find_map(|word| word.strip_prefix("http="));
+        let http = http.unwrap().parse().unwrap();
+        eventually("readiness", || {
+            (request(http, "GET", "/readyz", "", b"").status == 200).then_some(())
+        });
+        running.signal(signal);
+        assert_eq!(running.ends().code(), Some(0));
+    }
+}
+
+#[test]
+fn serve_is_what_no_subcommand_does() {
+    let args: Vec<&str> = std::iter::once("serve").chain(FREE_PORTS).collect();
+    let (mut running, _) = Running::start(&mut kvatlas(&args));
+    running.signal("-TERM");
+    assert_eq!(running.ends().code(), Some(0));
+}
+
+#[test]
+fn wrong_values_are_refused_by_name() {
+    let text = refused(&mut kvatlas(&["--port", "high"]));
+    assert_eq!(
+        text,
+        "kvatlas: controller_port (command line, controller_port): got \"high\", expected a port number from 0 to 65535\n"
+    );
+    let mut command = kvatlas(&[]);
+    command.env("LMCACHE_CONTROLLER_HEALTH_CHECK_INTERVAL", "0");
+    let text = refused(&mut command);
+    assert!(
+        text.contains("LMCACHE_CONTROLLER_HEALTH_CHECK_INTERVAL") && text.contains("or -1 for off"),
+        "{text}"
+    );
+    let text = refused(&mut kvatlas(&["--config", "/nonexistent.yaml"]));
+    assert!(text.contains("/nonexistent.yaml"), "{text}");
+}
+
+#[test]
+fn a_taken_port_is_named() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let ports = format!("{{\"pull\": {port}, \"reply\": 0}}");
+    let args = ["--host=127.0.0.1", "--port=0", "--monitor-ports", &ports];
+    let output = kvatlas(&args).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8(output.stderr).unwrap();
+    let wanted = format!("cannot bind the pull socket to 127.0.0.1:{port}");
+    assert!(text.contains(&wanted), "{text}");
+}
