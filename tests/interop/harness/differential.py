@@ -231,14 +231,23 @@ def metric(name, differs=None):
 
 
 def asked(instance, rank=0, differs=None):
-    """What the commands since the last look made of this worker."""
+    """What the commands since the last look made of this worker, but for their ids."""
 
     def act(stage):
         worker = stage.workers[instance, rank]
         seen, worker.asked = worker.asked, []
-        return seen
+        return [msgspec.structs.replace(message, worker_event_id="") for message in seen]
 
     return Step(f"what {instance}/{rank} was asked", act, differs)
+
+
+def asked_ids(instance, rank=0, differs=None):
+    """The ids of the commands since the last look, which goes on."""
+
+    def act(stage):
+        return [message.worker_event_id for message in stage.workers[instance, rank].asked]
+
+    return Step(f"ids of what {instance}/{rank} was asked", act, differs)
 
 
 def answer(instance, rank=0, **how):
