@@ -16,6 +16,8 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use crate::config::{ENV_FILE, KNOBS};
 
+pub mod bench;
+
 /// What the process was asked to do.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Request {
@@ -30,6 +32,8 @@ pub enum Request {
         /// Keys and values, in the order of the command line.
         overrides: Vec<(String, String)>,
     },
+    /// Measure controllers.
+    Bench(Box<kvatlas_bench::Args>),
 }
 
 const CONFIG: &str = "config";
@@ -39,6 +43,9 @@ const PAIRS: &str = "pairs";
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Request, clap::Error> {
     let args = args.into_iter().map(underscored_pair);
     let matches = command().try_get_matches_from(args)?;
+    if let Some(matches) = matches.subcommand_matches(bench::NAME) {
+        return bench::request(matches);
+    }
     match matches.subcommand() {
         Some(("worker", matches)) => {
             return worker::parse(matches).map(|args| Request::Worker(Box::new(args)));
@@ -80,6 +87,7 @@ fn command() -> Command {
         .version(env!("CARGO_PKG_VERSION"))
         .about("The cache controller for LMCache fleets: who holds which KV chunk, and the hand that moves them")
         .subcommand(serve)
+        .subcommand(bench::command())
         .subcommand(worker::command())
         .subcommand(demo::command())
 }

@@ -25,6 +25,7 @@ fn main() -> ExitCode {
             config_file,
             overrides,
         } => serve(config_file, overrides),
+        Request::Bench(args) => cli::bench::run(&args),
         Request::Worker(args) => cli::worker::run(*args),
         Request::Demo(args) => cli::demo::run(*args),
     }

@@ -1,0 +1,164 @@
+//! One controller with a fleet connected to it, and what the fleet has told it.
+
+use std::time::{Duration, Instant};
+
+use kvatlas_protocol::Message;
+
+use super::Case;
+use crate::args::{Args, Attach};
+use crate::error::BenchError;
+use crate::http::{self, Http};
+use crate::launch::Started;
+use crate::process::{Process, Usage};
+use crate::record::Value;
+use crate::sockets::{Asker, Pushes};
+use crate::traffic::{self, CHAIN, KeyOf, PROMPTS, Streams};
+
+/// Longest wait for keys to be counted.
+const DEADLINE: Duration = Duration::from_secs(120);
+
+/// See the module's text.
+pub(crate) struct Trial<'a> {
+    pub(super) args: &'a Args,
+    pub(super) ports: Attach,
+    pub(super) instances: usize,
+    pub(super) pushes: Pushes,
+    pub(super) asker: Asker,
+    pub(super) streams: Streams,
+    /// Keys that each instance ingested, from position 0.
+    pub(super) ingested: usize,
+    /// Keys that the fleet holds.
+    pub(super) held: u64,
+    /// Keys that were there before the fleet.
+    before: u64,
+    http: Http,
+    process: Option<Process>,
+    first_answer: Option<Duration>,
+    idle: Option<Usage>,
+    /// Where workers say that they take commands; nobody reads it.
+    _commands: zmq::Socket,
+}
+
+impl<'a> Trial<'a> {
+    /// Connects a fleet, registers it and stores what will be looked up.
+    pub(crate) fn begin(
+        args: &'a Args,
+        ports: Attach,
+        started: Option<Started>,
+        instances: usize,
+    ) -> Result<Self, BenchError> {
+        let idle = started.as_ref().map(|started| started.process.usage());
+        let first_answer = started.as_ref().map(|started| started.first_answer);
+        let commands = zmq::Context::new().socket(zmq::ROUTER)?;
+        commands.bind("tcp://127.0.0.1:*")?;
+        let mut trial = Self {
+            args,
+            ports,
+            instances,
+            pushes: Pushes::connect(instances, ports.pull)?,
+            asker: Asker::connect(ports.reply)?,
+            streams: Streams::new(instances),
+            ingested: 0,
+            held: 0,
+            before: 0,
+            http: Http::connect(ports.http)?,
+            process: started.map(|started| started.process),
+            first_answer,
+            idle,
+            _commands: commands,
+        };
+        trial.before = trial.keys()?;
+        trial.register()?;
+        trial.store_prompts()?;
+        Ok(trial)
+    }
+
+    /// What the start took.
+    pub(super) fn started(&self) -> Vec<Value> {
+        let mut values = Vec::new();
+        if let (Some(first_answer), Some(idle)) = (self.first_answer, self.idle) {
+            values.push(Value::less(
+                "start to first answer",
+                "s",
+                first_answer.as_secs_f64(),
+            ));
+            values.push(Value::less("resident when idle", "MB", idle.resident / 1e6));
+        }
+        values
+    }
+
+    /// What the controller's process uses, if this trial started it.
+    pub(super) fn usage(&self) -> Option<Usage> {
+        self.process.as_ref().map(Process::usage)
+    }
+
+    /// Distinct (key, holder) pairs that the controller counts.
+    fn keys(&mut self) -> Result<u64, BenchError> {
+        let stats = self.http.json(&http::get("/controller/key-stats"))?;
+        let total = stats["total_key_count"].as_u64();
+        total.ok_or_else(|| BenchError::Wrong {
+            case: "key-stats",
+            expected: "total_key_count".to_owned(),
+            got: stats.to_string(),
+        })
+    }
+
+    /// Waits until the controller counts exactly what the fleet holds.
+    ///
+    /// Asks more and more rarely, so that asking costs no more than about 2 % of the time waited for.
+    pub(super) fn drain(&mut self) -> Result<(), BenchError> {
+        let began = Instant::now();
+        let expected = self.before + self.held;
+        loop {
+            let seen = self.keys()?;
+            if seen == expected {
+                return Ok(());
+            }
+            let waited = began.elapsed();
+            if waited > DEADLINE {
+                return Err(BenchError::Late {
+                    what: "keys were not counted",
+                    seconds: DEADLINE.as_secs(),
+                    expected: expected.to_string(),
+                    seen: seen.to_string(),
+                });
+            }
+            std::thread::sleep((waited / 50).max(Duration::from_micros(200)));
+        }
+    }
+
+    fn register(&mut self) -> Result<(), BenchError> {
+        let endpoint = self._commands.get_last_endpoint()?.unwrap_or_default();
+        let port = endpoint
+            .rsplit(':')
+            .next()
+            .and_then(|port| port.parse().ok());
+        let port = port.ok_or(BenchError::Zmq(zmq::Error::EADDRNOTAVAIL))?;
+        let requests: Vec<_> = (0..self.instances)
+            .map(|instance| traffic::register(instance, port))
+            .collect();
+        let requests = requests.iter().map(Vec::as_slice);
+        self.asker.ask_all(requests, |reply| match reply {
+            Message::RegisterRetMsg(_) => Ok(()),
+            other => Err(BenchError::Wrong {
+                case: Case::Start.name(),
+                expected: "RegisterRetMsg".to_owned(),
+                got: format!("{other:?}"),
+            }),
+        })
+    }
+
+    /// Also what connects and warms every socket that stores something.
+    fn store_prompts(&mut self) -> Result<(), BenchError> {
+        for at in 0..PROMPTS {
+            let instance = traffic::holder(at, self.instances);
+            let mut keys = traffic::prompt_keys(at);
+            keys.extend((0..CHAIN).map(|position| traffic::key(KeyOf::Chain, at, position)));
+            self.held += keys.len() as u64;
+            for multipart in self.streams.admits(instance, &keys) {
+                self.pushes.send(&multipart)?;
+            }
+        }
+        self.drain()
+    }
+}
