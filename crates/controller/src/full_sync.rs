@@ -71,10 +71,9 @@ pub(crate) struct Session {
     /// The set being filled while lookups still see the old one; `None` when there were no old keys
     /// and batches show as they arrive.
     hidden: Option<HolderId>,
-    /// Keys evicted since the worker listed its own.
+    /// Keys evicted since the worker listed its own, and whether operations were lost since: then
+    /// the new set cannot be trusted either.
     window: Window,
-    /// Operations were lost meanwhile: the new set cannot be trusted either.
-    doubtful: bool,
 }
 
 impl Session {
@@ -95,7 +94,6 @@ impl Session {
             ended: false,
             hidden,
             window,
-            doubtful: false,
         }
     }
 
@@ -135,7 +133,7 @@ impl Session {
 
     /// What happened meanwhile makes one more sync necessary.
     pub(crate) fn is_doubtful(&self) -> bool {
-        self.doubtful || self.window.overflowed()
+        self.window.is_doubtful()
     }
 
     /// Nothing of this session came for longer than `timeout`.
@@ -178,7 +176,9 @@ impl Session {
     /// Ordinary operations of the worker went by; `doubtful` when some were lost.
     pub(crate) fn note(&mut self, operations: &[Operation], doubtful: bool) {
         self.window.note_evictions(operations);
-        self.doubtful |= doubtful;
+        if doubtful {
+            self.window.doubt();
+        }
     }
 
     /// The keys of a batch that were not evicted since they were listed.

@@ -92,6 +92,9 @@ impl Controller {
         }
         if let Some(window) = &mut known.window {
             window.note(applied);
+            if continuity.doubtful {
+                window.doubt();
+            }
         }
         match &mut known.sync {
             Sync::Running(session) => {

@@ -124,6 +124,7 @@ impl Controller {
         let spread = jitter(&key, self.settings.full_sync_jitter);
         let want = |reason| Want::new(reason, now, spread);
         let mut state = WorkerState {
+            restored: true,
             default_want: sync_wanted.map(want),
             ..WorkerState::default()
         };

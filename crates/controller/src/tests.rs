@@ -2,6 +2,7 @@
 
 mod fleet;
 mod lookup;
+mod model;
 mod restore;
 mod sync;
 

@@ -70,7 +70,15 @@ impl Controller {
         {
             return Ok(());
         }
-        let mut window = known.window.take().unwrap_or_default();
+        let mut window = known.window.take().unwrap_or_else(|| {
+            let mut unwatched = Window::default();
+            // The controller before the restart may have asked: what happened since the worker
+            // listed its keys is not known here.
+            if state.restored && known.completed.is_none() {
+                unwatched.doubt();
+            }
+            unwatched
+        });
         let admitted = window.take_admitted();
         let hidden = match known.holder {
             Some(holder) if self.index.count(holder) > 0 => {
@@ -276,8 +284,8 @@ impl Controller {
                 next.since(now)
             }),
         };
+        // A window that is open stays: the worker may yet start with what it listed then.
         known.sync = Sync::Wanted(Want::new(reason, now, delay));
-        known.window = None;
         worker.summarize(state);
     }
 

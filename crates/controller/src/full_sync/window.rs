@@ -17,7 +17,7 @@ pub(crate) const MAX_REMEMBERED: usize = 1 << 18;
 #[derive(Debug, Default)]
 pub(crate) struct Window {
     last: HashMap<ChunkHash, OperationKind>,
-    overflowed: bool,
+    doubtful: bool,
 }
 
 impl Window {
@@ -27,7 +27,7 @@ impl Window {
             if self.last.len() < MAX_REMEMBERED || self.last.contains_key(&operation.hash) {
                 self.last.insert(operation.hash, operation.kind);
             } else {
-                self.overflowed = true;
+                self.doubtful = true;
             }
         }
     }
@@ -44,11 +44,14 @@ impl Window {
         }
     }
 
-    /// Forgets the admits, which the new set now holds, and returns them. What was too much to
-    /// remember until now no longer counts.
+    /// Operations were lost meanwhile: what is remembered may not be the last that happened.
+    pub(crate) fn doubt(&mut self) {
+        self.doubtful = true;
+    }
+
+    /// Forgets the admits, which the new set now holds, and returns them.
     pub(crate) fn take_admitted(&mut self) -> Vec<ChunkHash> {
         let mut admitted = Vec::new();
-        self.overflowed = false;
         self.last.retain(|&hash, &mut kind| {
             if kind == OperationKind::Admit {
                 admitted.push(hash);
@@ -68,9 +71,9 @@ impl Window {
         self.last.is_empty()
     }
 
-    /// Some operation was not remembered.
-    pub(crate) fn overflowed(&self) -> bool {
-        self.overflowed
+    /// Some operation was lost, or too much to remember.
+    pub(crate) fn is_doubtful(&self) -> bool {
+        self.doubtful
     }
 }
 
@@ -108,10 +111,10 @@ mod tests {
     fn memory_is_bounded_and_says_so() {
         let mut w = Window::default();
         for hash in 0..=MAX_REMEMBERED as u64 {
-            assert!(!w.overflowed());
+            assert!(!w.is_doubtful());
             w.note(&[operation(OperationKind::Evict, hash)]);
         }
-        assert!(w.overflowed());
+        assert!(w.is_doubtful());
         assert_eq!(w.last.len(), MAX_REMEMBERED);
     }
 }

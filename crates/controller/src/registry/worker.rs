@@ -72,6 +72,8 @@ pub(crate) struct Readiness {
 pub(crate) struct WorkerState {
     /// Deregistered, expired or replaced.
     pub gone: bool,
+    /// It comes from a snapshot: an earlier controller may have asked it for a sync.
+    pub restored: bool,
     /// In the order in which the worker first named them; never removed.
     pub locations: Vec<LocationState>,
     /// A sync of whatever the worker syncs by default is wanted.

@@ -7,18 +7,18 @@ use crate::controller::{Trust, WorkerRecord};
 
 const GRACE: Duration = Duration::from_secs(60);
 
-/// A new controller with everything of the old one, and the same workers.
-fn restarted(old: Fleet, now: Timestamp) -> Fleet {
-    let new = Controller::new(Settings::default());
+/// A new controller with everything the old one knows.
+pub(super) fn reborn(old: &Controller, settings: Settings, now: Timestamp) -> Controller {
+    let new = Controller::new(settings);
     let mut sets = Vec::new();
-    for record in old.controller.export() {
+    for record in old.export() {
         let before: Vec<_> = record.locations.iter().map(|l| l.holder).collect();
         let after = new.restore(record, now, GRACE).unwrap();
         sets.extend(before.into_iter().zip(after));
     }
     let mut next = Some(0);
     while let Some(from) = next {
-        next = old.controller.export_keys(from, |hash, holders| {
+        next = old.export_keys(from, |hash, holders| {
             for (before, after) in &sets {
                 if before.is_some_and(|before| holders.contains(&before)) {
                     new.restore_keys(after.unwrap(), &[hash]);
@@ -27,8 +27,12 @@ fn restarted(old: Fleet, now: Timestamp) -> Fleet {
         });
     }
     new.check_invariants();
+    new
+}
+
+fn restarted(old: Fleet, now: Timestamp) -> Fleet {
     Fleet {
-        controller: new,
+        controller: reborn(&old.controller, Settings::default(), now),
         seqs: old.seqs,
     }
 }
