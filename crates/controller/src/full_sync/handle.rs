@@ -93,8 +93,12 @@ impl Controller {
         known.sync = Sync::Running(Box::new(Session::start(
             sync_id, announced, hidden, window, now,
         )));
-        if state.default_want.take().is_none() && !was_wanted {
-            give_up_asked(state, now);
+        match &state.default_want {
+            Some(want) if want.asked => state.default_want = None,
+            // It starts for reasons of its own; the default is still to be asked for.
+            Some(_) => {}
+            None if was_wanted => {}
+            None => give_up_asked(state, now),
         }
         self.places.start(worker.serial, now);
         worker.summarize(state);

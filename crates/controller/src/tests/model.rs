@@ -429,7 +429,7 @@ fn actions() -> impl Strategy<Value = Vec<(usize, Action)>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, max_shrink_time: 20_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { max_shrink_time: 20_000, ..ProptestConfig::default() })]
 
     #[test]
     fn when_all_is_quiet_the_controller_holds_what_the_workers_hold(actions in actions()) {
