@@ -12,7 +12,7 @@ pub mod worker;
 use std::ffi::OsString;
 
 use clap::builder::NonEmptyStringValueParser;
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches, Subcommand};
 
 use crate::config::{ENV_FILE, KNOBS};
 
@@ -21,6 +21,8 @@ pub mod bench;
 /// What the process was asked to do.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Request {
+    /// Talk to a running controller.
+    Client(Box<client::ClientCommand>),
     /// Simulate an engine.
     Worker(Box<worker::WorkerArgs>),
     /// Start a controller with a simulated fleet.
@@ -53,7 +55,11 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Request, clap::
         Some(("demo", matches)) => {
             return demo::parse(matches).map(|args| Request::Demo(Box::new(args)));
         }
-        _ => {}
+        Some(("serve", _)) | None => {}
+        Some(_) => {
+            let command = client::ClientCommand::from_arg_matches(&matches)?;
+            return Ok(Request::Client(Box::new(command)));
+        }
     }
     let serve = matches.subcommand_matches("serve");
     let levels = || std::iter::once(&matches).chain(serve);
@@ -83,7 +89,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Request, clap::
 
 fn command() -> Command {
     let serve = knob_args(Command::new("serve").about("Start the controller (the default)"));
-    knob_args(Command::new("kvatlas"))
+    client::ClientCommand::augment_subcommands(knob_args(Command::new("kvatlas")))
         .version(env!("CARGO_PKG_VERSION"))
         .about("The cache controller for LMCache fleets: who holds which KV chunk, and the hand that moves them")
         .subcommand(serve)

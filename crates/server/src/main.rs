@@ -26,6 +26,7 @@ fn main() -> ExitCode {
             overrides,
         } => serve(config_file, overrides),
         Request::Bench(args) => cli::bench::run(&args),
+        Request::Client(command) => cli::client::run(*command),
         Request::Worker(args) => cli::worker::run(*args),
         Request::Demo(args) => cli::demo::run(*args),
     }

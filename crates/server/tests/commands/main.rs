@@ -1,6 +1,7 @@
 //! Commands over HTTP, against the real process and workers on real ZeroMQ sockets.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod client;
 mod fleet;
 
 use std::time::{Duration, Instant};
