@@ -195,7 +195,7 @@ fn a_peer_lookup_gives_the_best_holder_or_upstreams_sentinel() {
     let hit = ("holder".into(), LOCATION.into(), 2, "10.0.0.1:5001".into());
     assert_eq!(peers(&[1, 2, 3]), [hit]);
     let miss = (String::new(), String::new(), 0, String::new());
-    assert_eq!(peers(&[9]), [miss.clone()]);
+    assert_eq!(peers(&[9]), std::slice::from_ref(&miss));
     assert_eq!(peers(&[]), [miss]);
 }
 
