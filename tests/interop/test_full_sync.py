@@ -205,8 +205,9 @@ def test_freeze_is_lifted_for_all_at_the_threshold(controller, peer):
 @pytest.mark.parametrize("signal_sent", [signal.SIGKILL, signal.SIGTERM])
 def test_real_workers_after_a_controller_restart(launcher, fleet, signal_sent):
     controller = launcher.start("kvatlas")
-    first = fleet.start(controller, "engine-a", 0, world_size=2)
-    second = fleet.start(controller, "engine-a", 1, world_size=2)
+    patience = {"worker_socket_recv_timeout_ms": 5000}  # a heartbeat in flight when the controller dies waits that long
+    first = fleet.start(controller, "engine-a", 0, world_size=2, extra=patience)
+    second = fleet.start(controller, "engine-a", 1, world_size=2, extra=patience)
     tokens = prompt(2, 130 * CHUNK)
     for worker in (first, second):
         worker.store(tokens)
@@ -216,7 +217,7 @@ def test_real_workers_after_a_controller_restart(launcher, fleet, signal_sent):
     first.store(tokens[:CHUNK] + prompt(3, 2 * CHUNK))
     again = launcher.start("kvatlas", ports=controller.ports)
     eventually(lambda: again.lookup(tokens), [("engine-a", CPU, 130 * CHUNK)], deadline_s=30)
-    eventually(lambda: [again.key_count("engine-a", rank) for rank in (0, 1)], [132, 130])
+    eventually(lambda: [again.key_count("engine-a", rank) for rank in (0, 1)], [132, 130], deadline_s=30)
     for worker in (first, second):
         eventually(lambda w=worker: (w.calls("freeze") or [{"enabled": False}])[-1]["enabled"] is False)
     first.store(prompt(4, CHUNK))
