@@ -27,7 +27,9 @@ mod sync;
 mod table;
 mod view;
 
-#[cfg(test)]
+#[cfg(all(test, loom))]
+mod models;
+#[cfg(all(test, not(loom)))]
 mod tests;
 
 use std::sync::Arc;
@@ -235,10 +237,7 @@ impl Index {
 
     /// Whether a holder, visible or hidden, has a chunk.
     pub fn contains(&self, holder: HolderId, hash: ChunkHash) -> bool {
-        let writer = self.writer.lock();
-        let place = writer.tables.find(hash.0, self.hasher.hash(hash.0));
-        writer.holders.is_open(holder.0)
-            && place.is_some_and(|place| self.arena.ids(place.value).any(|id| id == holder.0))
+        self.view().holds(holder, hash)
     }
 
     /// A picture of the index for one lookup. Do not keep it: it keeps tables that were replaced.
@@ -304,7 +303,7 @@ impl Index {
     }
 
     /// Panics if any two parts of the index disagree.
-    #[cfg(test)]
+    #[cfg(all(test, not(loom)))]
     fn check_invariants(&self) {
         use std::collections::HashMap;
 
@@ -340,12 +339,12 @@ impl Writer {
     ) {
         let mut hashes = [0; PIECE];
         // First pass: bring the home buckets into the cache, all at once.
-        let mut touched = 0;
+        let route = self.tables.directory().route(hasher);
         for (hash, op) in hashes.iter_mut().zip(piece) {
-            *hash = hasher.hash(read(op).1.0);
-            touched ^= self.tables.directory().home(*hash).enter();
+            let key = read(op).1.0;
+            *hash = hasher.hash(key);
+            route.prefetch(key);
         }
-        std::hint::black_box(touched);
         for (op, &hash) in piece.iter().zip(&hashes) {
             let (kind, ChunkHash(key)) = read(op);
             match kind {

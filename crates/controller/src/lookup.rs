@@ -217,7 +217,7 @@ fn walk(
     let (mut change, mut chunks) = (0_u32, 0_u32);
     view.walk(hashes, |holders| {
         if chunks > 0 && holders.unchanged {
-            chunks = chunks.saturating_add(1);
+            chunks = chunks.saturating_add(holders.chunks);
             return ControlFlow::Continue(());
         }
         if chunks == 0 {
@@ -291,7 +291,7 @@ fn walk(
         if active.is_empty() {
             return ControlFlow::Break(());
         }
-        chunks = chunks.saturating_add(1);
+        chunks = chunks.saturating_add(holders.chunks);
         ControlFlow::Continue(())
     });
     for at in active {

@@ -50,21 +50,16 @@ pub(super) enum Probe {
 }
 
 impl Bucket {
-    /// The sequence word a later [`Self::probe`] is checked against; loading it early brings the line
-    /// into the cache.
+    /// Looks for `key` in this bucket.
     #[inline]
-    pub(super) fn enter(&self) -> u32 {
-        self.meta.load(Ordering::Acquire)
-    }
-
-    /// Looks for `key` in this bucket, given what [`Self::enter`] returned before.
-    #[inline]
-    pub(super) fn probe(&self, key: u64, entered: u32) -> Probe {
-        let mut hits = self.matches(key);
+    pub(super) fn probe(&self, key: u64) -> Probe {
+        let entered = self.meta.load(Ordering::Acquire);
+        // A key occurs in one full slot at most (and in any number of emptied ones, with value 0), so
+        // that the branch-free sum is its value: mispredictions would cost more than five compares.
         let mut value = 0;
-        while hits != 0 && value == 0 {
-            value = self.values[hits.trailing_zeros() as usize].load(Ordering::Acquire);
-            hits &= hits - 1;
+        for (stored, held) in self.keys.iter().zip(&self.values) {
+            let is_key = stored.load(Ordering::Relaxed) == key;
+            value |= held.load(Ordering::Acquire) & u32::from(is_key).wrapping_neg();
         }
         fence(Ordering::Acquire);
         if entered & ODD != 0 || self.meta.load(Ordering::Relaxed) != entered {
@@ -80,7 +75,7 @@ impl Bucket {
 
     /// Every key and value of the bucket at one moment, or `None` if it was written meanwhile.
     pub(super) fn copy(&self) -> Option<[(u64, u32); SLOTS]> {
-        let entered = self.enter();
+        let entered = self.meta.load(Ordering::Acquire);
         let mut slots = [(0, 0); SLOTS];
         for (slot, copy) in slots.iter_mut().enumerate() {
             *copy = (

@@ -63,6 +63,8 @@ const SEGMENT: usize = 64;
 #[derive(Clone, Default)]
 pub(super) struct HolderTable {
     segments: Vec<Arc<[Entry; SEGMENT]>>,
+    /// Hidden and dead ids: with none, every id that a reader meets is live.
+    unseen: usize,
 }
 
 impl HolderTable {
@@ -80,6 +82,17 @@ impl HolderTable {
     #[inline]
     pub(super) fn is_live(&self, id: u32) -> bool {
         self.state(id) == State::Live
+    }
+
+    #[inline]
+    pub(super) fn is_open(&self, id: u32) -> bool {
+        matches!(self.state(id), State::Hidden | State::Live)
+    }
+
+    /// Whether every id that a key can have is live.
+    #[inline]
+    pub(super) fn all_live(&self) -> bool {
+        self.unseen == 0
     }
 
     /// Whether `id` means the same holder here and in `other`.
@@ -132,9 +145,9 @@ impl HolderBook {
         if id as usize / SEGMENT == table.segments.len() {
             table.segments.push(Arc::new([Entry::default(); SEGMENT]));
         }
+        self.enter(id, state);
         let entry = self.entry_mut(id);
         entry.meta = meta;
-        entry.state = state;
         entry.generation = entry.generation.wrapping_add(1);
         self.open += 1;
         Ok((id, reused))
@@ -142,11 +155,11 @@ impl HolderBook {
 
     #[inline]
     pub(super) fn is_open(&self, id: u32) -> bool {
-        matches!(self.table.state(id), State::Hidden | State::Live)
+        self.table.is_open(id)
     }
 
     pub(super) fn set_live(&mut self, id: u32) {
-        self.entry_mut(id).state = State::Live;
+        self.enter(id, State::Live);
     }
 
     /// Marks an open id dead; false if it was not open.
@@ -155,7 +168,7 @@ impl HolderBook {
             return false;
         }
         self.open -= 1;
-        self.entry_mut(id).state = State::Dead;
+        self.enter(id, State::Dead);
         let stored = self.stored[id as usize];
         self.dead += 1;
         self.dead_pairs += stored;
@@ -202,9 +215,16 @@ impl HolderBook {
     }
 
     fn release(&mut self, id: u32) {
-        self.entry_mut(id).state = State::Free;
+        self.enter(id, State::Free);
         self.dead -= 1;
         self.free.push(id);
+    }
+
+    fn enter(&mut self, id: u32, state: State) {
+        let unseen = |state| usize::from(matches!(state, State::Hidden | State::Dead));
+        let old = std::mem::replace(&mut self.entry_mut(id).state, state);
+        let table = Arc::make_mut(&mut self.table);
+        table.unseen = table.unseen + unseen(state) - unseen(old);
     }
 
     fn entry_mut(&mut self, id: u32) -> &mut Entry {
@@ -213,9 +233,9 @@ impl HolderBook {
         &mut Arc::make_mut(segment)[id % SEGMENT]
     }
 
-    #[cfg(test)]
+    #[cfg(all(test, not(loom)))]
     pub(super) fn check(&self, pairs: &std::collections::HashMap<u32, u64>) {
-        let mut dead = (0, 0);
+        let (mut dead, mut hidden) = ((0, 0), 0);
         for (id, &stored) in self.stored.iter().enumerate() {
             let id = id as u32;
             assert_eq!(pairs.get(&id).copied().unwrap_or(0), stored);
@@ -225,9 +245,11 @@ impl HolderBook {
                     assert_ne!(stored, 0, "free at once");
                     dead = (dead.0 + 1, dead.1 + stored);
                 }
-                State::Hidden | State::Live => assert!(!self.free.contains(&id)),
+                State::Hidden => hidden += 1,
+                State::Live => assert!(!self.free.contains(&id)),
             }
         }
         assert_eq!(dead, (self.dead, self.dead_pairs));
+        assert_eq!(self.table.unseen, self.dead + hidden);
     }
 }

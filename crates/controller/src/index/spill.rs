@@ -9,7 +9,7 @@
 //! the chunk before" is one comparison, and a chain shared by many workers costs one transition.
 //!
 //! Readers reach a set without a lock, so a freed entry must not be reused under them. Freed words are
-//! counted in [`Arena::freed`]; an entry freed at count `f` is reused only once the count has reached
+//! counted in [`Freed`]; an entry freed at count `f` is reused only once the count has reached
 //! `f + QUARANTINE`. A reader that saw count `c` before its first look and less than `c + QUARANTINE`
 //! after its last one has met no reused entry; otherwise it starts anew. Frees are counted when a
 //! batch ends, after the directory without them was published.
@@ -33,7 +33,7 @@ const INDEX_BITS: u32 = 25;
 /// Capacities 2, 3, 4, 6, 8, 12 .. 3 << 19, enough for [`MAX_HOLDERS`].
 const CLASSES: usize = 40;
 /// Words freed before the first of them is reused: 1 MB, far more than any lookup can overtake.
-const QUARANTINE: u64 = if cfg!(test) { 32 } else { 1 << 18 };
+pub(super) const QUARANTINE: u64 = if cfg!(test) { 32 } else { 1 << 18 };
 const MEMO: usize = 1024;
 
 /// The value of a key held by `holder` alone.
@@ -67,11 +67,35 @@ fn class_for(len: usize) -> usize {
         .expect("sets hold at most MAX_HOLDERS ids and the last class is larger")
 }
 
+/// Words freed so far, by which readers know whether what they read may have been reused.
+#[derive(Default)]
+pub(super) struct Freed(AtomicU64);
+
+impl Freed {
+    /// A reader begins: what it must show to [`Self::is_fresh`] later.
+    #[inline]
+    pub(super) fn enter(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// Whether no entry that was in use since `entered` can have been reused up to now.
+    #[inline]
+    pub(super) fn is_fresh(&self, entered: u64) -> bool {
+        fence(Ordering::Acquire);
+        self.0.load(Ordering::Relaxed) - entered < QUARANTINE
+    }
+
+    /// The writer has counted what a batch freed.
+    pub(super) fn publish(&self, freed: u64) {
+        self.0.store(freed, Ordering::Release);
+    }
+}
+
 /// Where sets live; shared with readers.
 pub(super) struct Arena {
     classes: [Chunked<AtomicU32>; CLASSES],
-    /// Words freed so far, each set counted with its capacity.
-    freed: AtomicU64,
+    /// Each set counts with its capacity.
+    pub(super) freed: Freed,
 }
 
 impl Arena {
@@ -81,24 +105,11 @@ impl Arena {
                 let width = capacity(class) + 1;
                 Chunked::new((64 / width).max(1).next_power_of_two(), width)
             }),
-            freed: AtomicU64::new(0),
+            freed: Freed::default(),
         }
     }
 
-    /// A reader begins: what it must show to [`Self::is_fresh`] later.
-    #[inline]
-    pub(super) fn enter(&self) -> u64 {
-        self.freed.load(Ordering::Acquire)
-    }
-
-    /// Whether no entry that was in use since `entered` can have been reused up to now.
-    #[inline]
-    pub(super) fn is_fresh(&self, entered: u64) -> bool {
-        fence(Ordering::Acquire);
-        self.freed.load(Ordering::Relaxed) - entered < QUARANTINE
-    }
-
-    /// The holders of a value, ascending. A reader asks [`Self::is_fresh`] before it believes them.
+    /// The holders of a value, ascending. A reader asks [`Freed::is_fresh`] before it believes them.
     pub(super) fn ids(&self, value: u32) -> impl Iterator<Item = u32> + '_ {
         let (one, words) = if value & SET == 0 {
             (sole_holder(value), &[][..])
@@ -107,6 +118,30 @@ impl Arena {
         };
         one.into_iter()
             .chain(words.iter().map(|word| word.load(Ordering::Relaxed)))
+    }
+
+    /// [`Self::ids`] as a plain loop.
+    #[inline]
+    pub(super) fn for_each_id(&self, value: u32, mut visit: impl FnMut(u32)) {
+        if let Some(id) = sole_holder(value) {
+            visit(id);
+        } else if value != 0 {
+            for word in self.words(value) {
+                visit(word.load(Ordering::Relaxed));
+            }
+        }
+    }
+
+    /// Appends the ids of a value, each as `make` makes it.
+    #[inline]
+    pub(super) fn extend<T>(&self, out: &mut Vec<T>, value: u32, make: impl Fn(u32) -> T) {
+        if let Some(id) = sole_holder(value) {
+            out.push(make(id));
+        } else if value != 0 {
+            // A plain slice iterator: its known length makes this one allocation and a tight loop.
+            let words = self.words(value).iter();
+            out.extend(words.map(|word| make(word.load(Ordering::Relaxed))));
+        }
     }
 
     fn words(&self, set: u32) -> &[AtomicU32] {
@@ -247,7 +282,7 @@ impl Sets {
             self.free[class].push_back((self.freed, index as u32));
             self.freed += capacity(class) as u64 + 1;
         }
-        self.arena.freed.store(self.freed, Ordering::Release);
+        self.arena.freed.publish(self.freed);
     }
 
     /// Number of distinct sets.
@@ -399,7 +434,7 @@ impl Sets {
     }
 
     /// Panics if sets are stored twice, unsorted, or counted differently than `keys` says.
-    #[cfg(test)]
+    #[cfg(all(test, not(loom)))]
     pub(super) fn check(&self, keys: &std::collections::HashMap<u32, u32>) {
         let mut seen = std::collections::HashSet::new();
         for &set in &self.interned {

@@ -17,20 +17,40 @@
 
 use std::sync::Arc;
 
+use prefetch_index::prefetch_index;
+
 use super::bucket::{Bucket, Probe, SLOTS};
 
 /// Buckets of the largest table (64 B each). A rebuild of one is the longest step a writer takes.
 const MAX_BUCKETS: usize = if cfg!(test) { 8 } else { 2048 };
-/// Share of slots in use at which a table grows, in 1/256.
-const FULL: usize = 218;
-/// Share of slots in use right after a table was built, in 1/256.
-const FRESH: usize = 180;
+/// How full tables get while all of them together are smaller than [`ROOMY`]. Few keys then miss their
+/// home bucket, and each that does costs a mispredicted branch.
+const SMALL: Load = Load {
+    fresh: 115,
+    full: 166,
+};
+/// How full they get beyond, where memory counts for more.
+const LARGE: Load = Load {
+    fresh: 180,
+    full: 218,
+};
+/// Buckets, 8 MB of them.
+const ROOMY: usize = 1 << 17;
 /// Share of slots in use below which a table shrinks, in 1/256.
-const SPARSE: usize = 80;
+const SPARSE: usize = 50;
 /// log2 of the entries of a segment: publishing one table copies this many pointers, and as many
 /// again as there are segments.
 const SEGMENT_BITS: u32 = if cfg!(test) { 2 } else { 6 };
 const SEGMENT: usize = 1 << SEGMENT_BITS;
+
+/// Shares of slots in use, in 1/256.
+#[derive(Clone, Copy)]
+struct Load {
+    /// Right after a table was built.
+    fresh: usize,
+    /// When it is built anew.
+    full: usize,
+}
 
 /// Keyed multiply: keys come from the network, and nobody out there knows the key.
 #[derive(Clone, Copy)]
@@ -79,7 +99,38 @@ pub(super) struct Directory {
     shift: u32,
 }
 
+/// A directory taken apart, to stay in registers while a chain is routed.
+#[derive(Clone, Copy)]
+pub(super) struct Route<'d> {
+    segments: &'d [Arc<Segment>],
+    shift: u32,
+    hasher: Hasher,
+}
+
+impl<'d> Route<'d> {
+    /// The bucket where the search for `key` begins, on its way into the cache.
+    #[inline]
+    pub(super) fn prefetch(self, key: u64) -> &'d Bucket {
+        let hash = self.hasher.hash(key);
+        let entry = (hash >> self.shift) as usize;
+        let table = &self.segments[entry >> SEGMENT_BITS].tables[entry % SEGMENT];
+        let at = home(hash, table.len());
+        prefetch_index(table, at);
+        &table[at]
+    }
+}
+
 impl Directory {
+    /// For many keys in a row.
+    #[inline]
+    pub(super) fn route(&self, hasher: Hasher) -> Route<'_> {
+        Route {
+            segments: &self.segments,
+            shift: self.shift,
+            hasher,
+        }
+    }
+
     #[inline]
     fn entry(&self, hash: u64) -> usize {
         (hash >> self.shift) as usize
@@ -94,13 +145,6 @@ impl Directory {
         self.segments.len() << SEGMENT_BITS
     }
 
-    /// The bucket where the search for a key with this hash begins.
-    #[inline]
-    pub(super) fn home(&self, hash: u64) -> &Bucket {
-        let table = self.table(self.entry(hash));
-        &table[home(hash, table.len())]
-    }
-
     /// The value of `key`, probing as far as needed. Lock-free: retries only while the very bucket it
     /// looks at is being written.
     pub(super) fn value(&self, key: u64, hash: u64) -> Option<u32> {
@@ -108,7 +152,7 @@ impl Directory {
         let mut at = home(hash, table.len());
         let mut seen = 0;
         while seen < table.len() {
-            match table[at].probe(key, table[at].enter()) {
+            match table[at].probe(key) {
                 Probe::Found(value) => return Some(value),
                 Probe::Absent => return None,
                 Probe::Further => {
@@ -264,7 +308,7 @@ impl Tables {
         let first = self.first_entry(entry);
         let keys = self.extents[first].keys as usize + 1;
         let size = self.directory.table(entry).len();
-        if keys * 256 > size * SLOTS * FULL {
+        if keys * 256 > size * SLOTS * self.load().full {
             self.rebuild(first, keys);
             // The table may have been split, and (very unlikely) a half may be full again.
             return self.insert(key, hash, value);
@@ -345,7 +389,7 @@ impl Tables {
         let Extent { depth, keys: held } = self.extents[first];
         self.dirty = true;
         self.buckets -= old.len();
-        let size = buckets_for(keys, old.len());
+        let size = self.buckets_for(keys, old.len());
         if size <= MAX_BUCKETS || depth >= 48 {
             let new = build(size);
             for_each(&old, |key, value| {
@@ -365,7 +409,7 @@ impl Tables {
             upper += u32::from(self.hasher.hash(key) & bit != 0);
         });
         let lower = held - upper;
-        let halves = [lower, upper].map(|n| build(buckets_for(n as usize + 1, 0)));
+        let halves = [lower, upper].map(|n| build(self.buckets_for(n as usize + 1, 0)));
         for_each(&old, |key, value| {
             let hash = self.hasher.hash(key);
             place(&halves[usize::from(hash & bit != 0)], key, hash, value);
@@ -377,6 +421,21 @@ impl Tables {
                 depth: depth + 1,
             };
             self.install(first + half * span, span, &halves[half], extent);
+        }
+    }
+
+    fn load(&self) -> Load {
+        if self.buckets < ROOMY { SMALL } else { LARGE }
+    }
+
+    /// Buckets a table of `keys` keys is built with. Tables under a page double, as their size costs
+    /// nothing; larger ones take small steps.
+    fn buckets_for(&self, keys: usize, before: usize) -> usize {
+        let fit = (keys * 256).div_ceil(SLOTS * self.load().fresh).max(1);
+        if before != 0 && fit > before && before < 64 {
+            fit.max(before * 2)
+        } else {
+            fit
         }
     }
 
@@ -411,7 +470,7 @@ impl Tables {
     }
 
     /// Panics if counters, depths or probe paths do not agree with what the tables hold.
-    #[cfg(test)]
+    #[cfg(all(test, not(loom)))]
     pub(super) fn check(&self, mut visit: impl FnMut(u64, u32)) {
         let (mut keys, mut buckets, mut entry) = (0, 0, 0);
         while entry < self.directory.entries() {
@@ -454,17 +513,6 @@ impl Tables {
 
 fn build(size: usize) -> Table {
     (0..size).map(|_| Bucket::default()).collect()
-}
-
-/// Buckets a table of `keys` keys is built with. Tables under a page double, as their size costs
-/// nothing; larger ones take small steps.
-fn buckets_for(keys: usize, before: usize) -> usize {
-    let fit = (keys * 256).div_ceil(SLOTS * FRESH).max(1);
-    if before != 0 && fit > before && before < 64 {
-        fit.max(before * 2)
-    } else {
-        fit
-    }
 }
 
 fn is_sparse(keys: usize, size: usize) -> bool {

@@ -178,7 +178,7 @@ fn keys_are_pulled_no_further_than_needed() {
         ChunkHash(key)
     });
     index.view().runs(keys, &mut Vec::new());
-    assert_eq!(pulled, 4);
+    assert_eq!(pulled, 1);
 }
 
 #[test]

@@ -12,24 +12,21 @@ use std::sync::Arc;
 
 use kvatlas_protocol::ChunkHash;
 
-use super::bucket::{Bucket, Probe};
+use super::bucket::Probe;
 use super::holders::{HolderId, HolderMeta};
 use super::sync::Ordering;
 use super::table::Directory;
 use super::{Index, Snapshot};
 
-/// Keys whose buckets are loaded together, at most.
-const PIECE: usize = 64;
-/// First piece: a miss on the first chunk should not touch many lines.
-const FIRST_PIECE: usize = 4;
-
-/// Visible holders of one chunk.
+/// Visible holders of one chunk, or of several that follow each other.
 #[derive(Clone, Copy, Debug)]
 pub struct Holders<'a> {
-    /// Ascending by id; empty if nobody holds the chunk.
+    /// Ascending by id; empty if nobody holds the chunks.
     pub ids: &'a [HolderId],
     /// The same holders as of the chunk before.
     pub unchanged: bool,
+    /// How many chunks in a row these are the holders of; at least 1.
+    pub chunks: u32,
 }
 
 /// How far one holder's unbroken run from the first key reaches.
@@ -52,7 +49,7 @@ pub struct View<'i> {
 impl<'i> View<'i> {
     pub(super) fn new(index: &'i Index) -> Self {
         // In this order: what is counted now is not in the snapshot any more.
-        let freed = index.arena.enter();
+        let freed = index.arena.freed.enter();
         let recycled = index.recycled.load(Ordering::Acquire);
         Self {
             index,
@@ -71,7 +68,8 @@ impl<'i> View<'i> {
             .unwrap_or_default()
     }
 
-    /// Calls `visit` with the holders of each key in turn, until it breaks or the keys end.
+    /// Calls `visit` with the holders of the keys in turn, until it breaks or the keys end. Keys in a
+    /// row with the same holders may be shown at once; every key is shown.
     ///
     /// Keys are taken from the iterator in growing pieces, at most 64 ahead of `visit`.
     #[inline]
@@ -82,60 +80,68 @@ impl<'i> View<'i> {
     ) {
         let mut keys = keys.into_iter();
         let mut walk = Walk::new(self);
-        let mut size = FIRST_PIECE;
+        // A miss on an early chunk should not touch many lines, nor hash many chunks: 1, 4, 16, 64, and
+        // then 64 more at a time.
+        let mut flow = walk.piece::<1>(&mut keys, &mut visit);
+        if flow.is_continue() {
+            flow = walk.piece::<3>(&mut keys, &mut visit);
+        }
+        if flow.is_continue() {
+            flow = walk.piece::<12>(&mut keys, &mut visit);
+        }
+        if flow.is_continue() {
+            flow = walk.piece::<48>(&mut keys, &mut visit);
+        }
+        while flow.is_continue() {
+            flow = walk.piece::<64>(&mut keys, &mut visit);
+        }
+    }
+
+    /// Whether a holder, visible or hidden, has a key.
+    pub(super) fn holds(&self, holder: HolderId, key: ChunkHash) -> bool {
+        let mut walk = Walk::new(self);
+        let mut value = [walk.probe_further(key.0)];
+        let mut fresh = walk.confirm();
         loop {
-            let mut len = 0;
-            for (slot, key) in walk.keys[..size].iter_mut().zip(keys.by_ref()) {
-                *slot = key.0;
-                len += 1;
+            let holds = self.index.arena.ids(value[0]).any(|id| id == holder.0);
+            if fresh && self.index.arena.freed.is_fresh(walk.freed) {
+                let newest = walk.newest.as_deref();
+                let holders = &self.snapshot.holders;
+                return holds
+                    && holders.is_open(holder.0)
+                    && newest.is_none_or(|newest| newest.holders.agrees(holders, holder.0));
             }
-            if len == 0 {
-                return;
-            }
-            walk.gather(len);
-            for at in 0..len {
-                let unchanged = walk.advance(at, len);
-                let holders = Holders {
-                    ids: &walk.ids,
-                    unchanged,
-                };
-                if visit(holders).is_break() {
-                    return;
-                }
-            }
-            size = (size * 4).min(PIECE);
+            walk.reread(&[key.0], &mut value);
+            fresh = true;
         }
     }
 
     /// The unbroken runs of every holder of the first key, shortest first; `keys` is followed only as
     /// far as somebody holds all of it.
+    #[inline]
     pub fn runs(&self, keys: impl IntoIterator<Item = ChunkHash>, runs: &mut Vec<Run>) {
         runs.clear();
-        let mut active: Vec<HolderId> = Vec::new();
         let mut chunks = 0;
+        // runs[ended..] are still unbroken, ascending by holder.
+        let mut ended = 0;
         self.walk(keys, |holders| {
             if !holders.unchanged {
                 if chunks == 0 {
-                    active.extend_from_slice(holders.ids);
+                    let unbroken = |&holder| Run { chunks: 0, holder };
+                    runs.extend(holders.ids.iter().map(unbroken));
                 } else {
-                    let mut ids = holders.ids.iter().copied().peekable();
-                    active.retain(|&holder| {
-                        while ids.next_if(|&id| id < holder).is_some() {}
-                        let stays = ids.peek() == Some(&holder);
-                        if !stays {
-                            runs.push(Run { chunks, holder });
-                        }
-                        stays
-                    });
+                    ended += end_runs(&mut runs[ended..], holders.ids, chunks);
                 }
-                if active.is_empty() {
+                if ended == runs.len() {
                     return ControlFlow::Break(());
                 }
             }
-            chunks += 1;
+            chunks += holders.chunks;
             ControlFlow::Continue(())
         });
-        runs.extend(active.into_iter().map(|holder| Run { chunks, holder }));
+        for run in &mut runs[ended..] {
+            run.chunks = chunks;
+        }
     }
 
     /// Calls `visit` with every key of one part of the hash space and its visible holders, and returns
@@ -147,19 +153,19 @@ impl<'i> View<'i> {
             let next = walk
                 .directory()
                 .scan(from, |key, value| slots.push((key, value)));
-            walk.confirm_ids();
+            let mut fresh = walk.confirm();
             // Sets are read before anything is shown, so that a stale part can be read again.
             let mut parts = Vec::with_capacity(slots.len());
             let mut ids = Vec::new();
             for &(key, value) in &slots {
                 if walk.current != Some(value) {
-                    walk.resolve(value);
+                    fresh &= walk.resolve(value);
                     ids.extend_from_slice(&walk.ids);
                 }
                 parts.push((key, ids.len() - walk.ids.len()..ids.len()));
             }
-            if !self.index.arena.is_fresh(walk.freed) {
-                walk.restart();
+            if !fresh {
+                walk.reread(&[], &mut []);
                 continue;
             }
             for (key, range) in parts {
@@ -168,6 +174,24 @@ impl<'i> View<'i> {
             return next;
         }
     }
+}
+
+/// Moves the runs whose holder is not in `ids` to the front, ended at `chunks`; returns how many. The
+/// others stay in order.
+fn end_runs(runs: &mut [Run], ids: &[HolderId], chunks: u32) -> usize {
+    let mut ids = ids.iter().rev().peekable();
+    let mut unbroken = runs.len();
+    for at in (0..runs.len()).rev() {
+        while ids.next_if(|&&id| id > runs[at].holder).is_some() {}
+        if ids.peek() == Some(&&runs[at].holder) {
+            unbroken -= 1;
+            runs.swap(at, unbroken);
+        }
+    }
+    for run in &mut runs[..unbroken] {
+        run.chunks = chunks;
+    }
+    unbroken
 }
 
 /// The state of one walk.
@@ -179,8 +203,6 @@ struct Walk<'v> {
     freed: u64,
     /// Newest holders, if ids were recycled since the view was taken.
     newest: Option<Arc<Snapshot>>,
-    keys: [u64; PIECE],
-    values: [u32; PIECE],
     /// The value `ids` was read for.
     current: Option<u32>,
     ids: Vec<HolderId>,
@@ -194,95 +216,129 @@ impl<'v> Walk<'v> {
             fresh: None,
             freed: view.freed,
             newest: None,
-            keys: [0; PIECE],
-            values: [0; PIECE],
             current: None,
             ids: Vec::new(),
         }
     }
 
+    /// Walks the next `N` keys; breaks also when there are no more.
+    #[inline]
+    fn piece<const N: usize>(
+        &mut self,
+        source: &mut impl Iterator<Item = ChunkHash>,
+        visit: &mut impl FnMut(Holders<'_>) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        let Some(ChunkHash(first)) = source.next() else {
+            return ControlFlow::Break(());
+        };
+        // All lines are asked for before any is looked at.
+        let hasher = self.view.index.hasher;
+        let route = self.directory().route(hasher);
+        let mut keys = [first; N];
+        let mut homes = [route.prefetch(first); N];
+        let mut len = 1;
+        for ((slot, home), ChunkHash(key)) in keys[1..].iter_mut().zip(&mut homes[1..]).zip(source)
+        {
+            *slot = key;
+            *home = route.prefetch(key);
+            len += 1;
+        }
+        let mut values = [0; N];
+        for ((value, key), home) in values[..len].iter_mut().zip(&keys).zip(&homes) {
+            *value = match home.probe(*key) {
+                Probe::Found(value) => value,
+                Probe::Absent => 0,
+                Probe::Further | Probe::Torn => self.probe_further(*key),
+            };
+        }
+        if !self.confirm() {
+            self.reread(&keys[..len], &mut values);
+        }
+        let mut at = 0;
+        while at < len {
+            let unchanged = self.current == Some(values[at]);
+            if !unchanged {
+                while !self.resolve(values[at]) {
+                    // The whole piece is read again; keys before `at` were answered already.
+                    self.reread(&keys[..len], &mut values);
+                }
+            }
+            let same = |value: &&u32| **value == values[at];
+            let chunks = values[at..len].iter().take_while(same).count();
+            visit(Holders {
+                ids: &self.ids,
+                unchanged,
+                chunks: chunks as u32,
+            })?;
+            at += chunks;
+        }
+        ControlFlow::Continue(())
+    }
+
+    #[inline]
     fn directory(&self) -> &Directory {
         &self.fresh.as_ref().unwrap_or(&self.view.snapshot).directory
     }
 
-    /// Reads the values of the first `len` keys, at moments between which no set entry was reused.
-    #[inline]
-    fn gather(&mut self, len: usize) {
+    #[inline(never)]
+    fn probe_further(&self, key: u64) -> u32 {
+        let hash = self.view.index.hasher.hash(key);
+        self.directory().value(key, hash).unwrap_or(0)
+    }
+
+    /// Reads a piece again with the newest directory.
+    #[cold]
+    fn reread(&mut self, keys: &[u64], values: &mut [u32]) {
         loop {
-            let hasher = self.view.index.hasher;
-            let directory = &self.fresh.as_ref().unwrap_or(&self.view.snapshot).directory;
-            let mut buckets: [Option<(&Bucket, u32)>; PIECE] = [None; PIECE];
-            for (slot, &key) in buckets.iter_mut().zip(&self.keys[..len]) {
-                let bucket = directory.home(hasher.hash(key));
-                *slot = Some((bucket, bucket.enter()));
+            self.freed = self.view.index.arena.freed.enter();
+            self.fresh = Some(self.view.index.snapshot.load_full());
+            self.current = None;
+            for (value, &key) in values.iter_mut().zip(keys) {
+                *value = self.probe_further(key);
             }
-            for ((value, &key), bucket) in self.values.iter_mut().zip(&self.keys).zip(buckets) {
-                let Some((bucket, entered)) = bucket else {
-                    break;
-                };
-                *value = match bucket.probe(key, entered) {
-                    Probe::Found(value) => value,
-                    Probe::Absent => 0,
-                    Probe::Further | Probe::Torn => {
-                        directory.value(key, hasher.hash(key)).unwrap_or(0)
-                    }
-                };
-            }
-            self.confirm_ids();
-            if self.view.index.arena.is_fresh(self.freed) {
+            if self.confirm() {
                 return;
             }
-            self.restart();
         }
     }
 
-    /// Makes `ids` the visible holders of key `at` of `len`; true if they are those of the key before.
-    #[inline]
-    fn advance(&mut self, at: usize, len: usize) -> bool {
-        if self.current == Some(self.values[at]) {
-            return true;
-        }
-        loop {
-            self.resolve(self.values[at]);
-            if self.view.index.arena.is_fresh(self.freed) {
-                return false;
-            }
-            // The whole piece is read again; keys before `at` were answered already.
-            self.restart();
-            self.gather(len);
-        }
-    }
-
-    fn resolve(&mut self, value: u32) {
+    /// Makes `ids` the visible holders of a value; false if its set may have been reused.
+    fn resolve(&mut self, value: u32) -> bool {
+        let index = self.view.index;
         let holders = &self.view.snapshot.holders;
         let newest = self.newest.as_deref();
         self.ids.clear();
-        self.ids.extend(
-            self.view
-                .index
-                .arena
-                .ids(value)
-                .filter(|&id| holders.is_live(id))
-                .filter(|&id| newest.is_none_or(|newest| newest.holders.agrees(holders, id)))
-                .map(HolderId),
-        );
+        if holders.all_live() && newest.is_none() {
+            index.arena.extend(&mut self.ids, value, HolderId);
+        } else {
+            let is_shown = |id| {
+                holders.is_live(id)
+                    && newest.is_none_or(|newest| newest.holders.agrees(holders, id))
+            };
+            index.arena.for_each_id(value, |id| {
+                if is_shown(id) {
+                    self.ids.push(HolderId(id));
+                }
+            });
+        }
         // A recycled id may mean another holder in the next piece.
         self.current = self.newest.is_none().then_some(value);
+        index.arena.freed.is_fresh(self.freed)
     }
 
-    /// After values were read: were ids recycled since the view was taken?
+    /// After values were read: false if one may name a set entry that was reused meanwhile. Also
+    /// notices that ids were recycled since the view was taken.
     #[inline]
-    fn confirm_ids(&mut self) {
+    fn confirm(&mut self) -> bool {
         if self.view.index.recycled.load(Ordering::Acquire) != self.view.recycled {
-            self.newest = Some(self.view.index.snapshot.load_full());
-            self.current = None;
+            self.notice_recycled();
         }
+        self.view.index.arena.freed.is_fresh(self.freed)
     }
 
     #[cold]
-    fn restart(&mut self) {
-        self.freed = self.view.index.arena.enter();
-        self.fresh = Some(self.view.index.snapshot.load_full());
+    fn notice_recycled(&mut self) {
+        self.newest = Some(self.view.index.snapshot.load_full());
         self.current = None;
     }
 }

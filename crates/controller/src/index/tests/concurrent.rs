@@ -101,7 +101,7 @@ fn read(index: &Index, constant: HolderId) {
             holders.ids.len(),
             "two generations of a worker"
         );
-        at += 1;
+        at += u64::from(holders.chunks);
         ControlFlow::Continue(())
     });
     assert_eq!(at, CHAIN);
@@ -109,8 +109,9 @@ fn read(index: &Index, constant: HolderId) {
     view.walk((800..3000).map(ChunkHash), |holders| {
         for &id in holders.ids {
             assert_eq!(u64::from(view.holder(id).worker), key % 8);
+            assert_eq!(holders.chunks, 1, "neighbors have different holders");
         }
-        key += 1;
+        key += u64::from(holders.chunks);
         ControlFlow::Continue(())
     });
 }
