@@ -4,6 +4,11 @@
 //! checks its checksum and its distinct pairs, and keeps the generator outside the clock.
 
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_macros,
+    reason = "a bench measures time and prints"
+)]
 
 #[path = "index/kvidx.rs"]
 mod kvidx;

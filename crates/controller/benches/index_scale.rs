@@ -4,6 +4,11 @@
 //! process and checks its counts; the generator stays outside the clock.
 
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_macros,
+    reason = "a bench measures time and prints"
+)]
 
 #[path = "index/kvidx.rs"]
 #[allow(dead_code)]
