@@ -22,6 +22,10 @@ use crate::events::EventState;
 /// a table full of steps ([`crate::events::Bounds`]) that all failed with it is 100 MB.
 const MAX_TEXT_BYTES: usize = 500;
 
+/// Different failures that one is compared with for being the same: keeps the text of a hundred
+/// thousand failures linear.
+const MAX_COMPARED: usize = 16;
+
 /// What came back from one worker.
 pub type Reply = Result<Message, StepError>;
 
@@ -63,13 +67,15 @@ pub enum StepError {
         waited: Duration,
     },
     /// The command was sent and nothing came back before the deadline.
-    #[error("did not answer within {waited:?}; it may still carry out the command")]
+    #[error("did not answer within {waited:?}; the command may still be carried out")]
     NoAnswer {
         /// Time given.
         waited: Duration,
     },
     /// The command was sent and the connection broke.
-    #[error("closed the connection before its answer arrived; it may have carried out the command")]
+    #[error(
+        "closed the connection before an answer arrived; the command may have been carried out"
+    )]
     Disconnected,
     /// This process is stopping.
     #[error("was given up because the controller is stopping")]
@@ -281,8 +287,14 @@ impl fmt::Display for Outcome {
                 })
             }
             Self::Failed { failed, obeyed } => {
-                join(f, failed, "; ", |f, (worker, error)| {
-                    write!(f, "worker {worker} {error}")
+                join(f, &by_error(failed), "; ", |f, (workers, error)| {
+                    f.write_str(if workers.len() == 1 {
+                        "worker "
+                    } else {
+                        "workers "
+                    })?;
+                    join(f, workers, ", ", |f, worker| write!(f, "{worker}"))?;
+                    write!(f, " {error}")
                 })?;
                 if !obeyed.is_empty() {
                     f.write_str(" (done by ")?;
@@ -323,6 +335,20 @@ fn shortened(mut text: String) -> String {
         text.push_str("...");
     }
     text
+}
+
+/// Failures with those that share them, in order of the first: two hundred workers behind one broken
+/// switch are one sentence.
+fn by_error(failed: &[(WorkerKey, StepError)]) -> Vec<(Vec<&WorkerKey>, &StepError)> {
+    let mut groups: Vec<(Vec<&WorkerKey>, &StepError)> = Vec::new();
+    for (worker, error) in failed {
+        let mut latest = groups.iter_mut().rev().take(MAX_COMPARED);
+        match latest.find(|(_, known)| *known == error) {
+            Some((workers, _)) => workers.push(worker),
+            None => groups.push((vec![worker], error)),
+        }
+    }
+    groups
 }
 
 /// Writes `items` with `separator` between them.

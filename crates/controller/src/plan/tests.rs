@@ -250,6 +250,17 @@ fn silence_is_told_from_wrong_answers() {
 }
 
 #[test]
+fn workers_that_fail_alike_share_a_sentence() {
+    let waited = Duration::from_secs(5);
+    let silent = || Err(StepError::NoAnswer { waited });
+    let outcome = reduce_clear("a", vec![silent(), silent()]);
+    assert_eq!(
+        outcome.error().unwrap(),
+        "workers a:0, a:1 did not answer within 5s; the command may still be carried out"
+    );
+}
+
+#[test]
 fn a_long_error_is_cut_at_a_character() {
     let error = "ü".repeat(100_000);
     let outcome = reduce_clear("c", vec![Ok(ErrorMsg { error }.into())]);

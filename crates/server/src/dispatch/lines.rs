@@ -132,22 +132,32 @@ impl Lines {
         let Some(line) = self.lines.get_mut(worker) else {
             return;
         };
-        let Some(ticket) = line.waiting.pop_front() else {
-            return;
-        };
         if line.link.is_none() {
             match Link::open(&self.context, endpoint, epoch) {
                 Ok(link) => {
                     line.link = Some(link);
                     self.n_links += 1;
                 }
+                // No descriptor or no place in the context: what was closed a moment ago still
+                // holds one. An idle link makes room, and the next look tries again.
+                Err(zmq::Error::EMFILE) => {
+                    self.close_idlest();
+                    self.starved.push_back(worker.clone());
+                    return;
+                }
                 Err(error) => {
-                    let error = StepError::NoLink(error.to_string());
-                    self.end(worker, ticket, Err(error));
+                    let ticket = line.waiting.pop_front();
+                    if let Some(ticket) = ticket {
+                        let error = StepError::NoLink(error.to_string());
+                        self.end(worker, ticket, Err(error));
+                    }
                     return;
                 }
             }
         }
+        let Some(ticket) = line.waiting.pop_front() else {
+            return;
+        };
         line.current = Some(Current {
             ticket,
             sent: false,
@@ -282,7 +292,7 @@ impl Lines {
         }
         for ticket in due {
             let error = if starved {
-                StepError::NoLink(format!("all {} connections are in use", self.n_links))
+                StepError::NoLink(format!("{} connections are in use", self.n_links))
             } else {
                 let waited = ticket.timeout;
                 StepError::Busy { waited }

@@ -35,7 +35,8 @@ pub struct LinkSettings {
     pub max_per_worker: usize,
     /// Bytes of all payloads that are running or waiting.
     pub max_pending_bytes: usize,
-    /// Connections open at the same time. A libzmq context holds 1,023 sockets.
+    /// Connections open at the same time. A libzmq context holds 1,023 sockets, and a closed one
+    /// counts until its reaper has been there.
     pub max_links: usize,
     /// How long an unused connection stays open for the next command.
     pub idle_close: Duration,
@@ -46,7 +47,7 @@ impl Default for LinkSettings {
         Self {
             max_per_worker: 16,
             max_pending_bytes: 256 << 20,
-            max_links: 1_000,
+            max_links: 900,
             idle_close: Duration::from_secs(45),
         }
     }
