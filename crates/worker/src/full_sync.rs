@@ -243,36 +243,39 @@ impl FullSync {
         };
     }
 
-    /// The answer to Start.
-    pub fn handle_start_reply(&mut self, reply: FullSyncStartRetMsg, now: Timestamp) {
+    /// The answer to Start; `false` if it answers something else, and the question still stands.
+    pub fn handle_start_reply(&mut self, reply: FullSyncStartRetMsg, now: Timestamp) -> bool {
         let FullSyncStartRetMsg {
             sync_id,
             accepted,
             error_msg,
         } = reply;
-        let State::Starting { session, .. } = &self.state else {
-            return;
-        };
-        if session.sync_id != sync_id {
-            return;
+        match &self.state {
+            State::Starting {
+                session,
+                wait: Wait::Answer,
+                ..
+            } if session.sync_id == sync_id => {}
+            _ => return false,
         }
         if !accepted {
-            return self.start_failed(Failure::Refused(error_msg.unwrap_or_default()), now);
+            self.start_failed(Failure::Refused(error_msg.unwrap_or_default()), now);
+        } else if let State::Starting { session, .. } =
+            std::mem::replace(&mut self.state, State::Idle)
+        {
+            self.state = State::Sending {
+                left: (0..session.sent_at.len()).collect(),
+                session,
+                next_at: now,
+                until: None,
+            };
         }
-        let State::Starting { session, .. } = std::mem::replace(&mut self.state, State::Idle)
-        else {
-            return;
-        };
-        self.state = State::Sending {
-            left: (0..session.sent_at.len()).collect(),
-            session,
-            next_at: now,
-            until: None,
-        };
+        true
     }
 
-    /// The answer to a status question.
-    pub fn handle_status_reply(&mut self, reply: FullSyncStatusRetMsg, now: Timestamp) {
+    /// The answer to a status question; `false` as for
+    /// [`handle_start_reply`](Self::handle_start_reply).
+    pub fn handle_status_reply(&mut self, reply: FullSyncStatusRetMsg, now: Timestamp) -> bool {
         let FullSyncStatusRetMsg {
             sync_id,
             is_complete,
@@ -281,7 +284,9 @@ impl FullSync {
             missing_batches,
         } = reply;
         match &mut self.state {
-            State::Polling { session, .. } if session.sync_id == sync_id => {
+            State::Polling { session, poll, .. }
+                if session.sync_id == sync_id && poll.wait == Wait::Answer =>
+            {
                 if is_complete {
                     let location = session.location.clone();
                     self.end(location, Ok(()), now);
@@ -298,7 +303,7 @@ impl FullSync {
             State::Waiting {
                 sync_id: waiting,
                 poll,
-            } if *waiting == sync_id => {
+            } if *waiting == sync_id && poll.wait == Wait::Answer => {
                 // A session that is no longer complete is no longer known: thaw.
                 if can_exit_freeze || !is_complete {
                     self.state = State::Idle;
@@ -306,8 +311,9 @@ impl FullSync {
                     poll.again(&self.settings, now);
                 }
             }
-            _ => {}
+            _ => return false,
         }
+        true
     }
 
     /// The controller did not answer the last question.

@@ -251,14 +251,14 @@ impl Worker {
         if ready.reply
             && self.asked.is_some()
             && let Some(payload) = self.reply.answer()
-            && let Some((asked, _)) = self.asked.take()
+            && let Some((asked, until)) = self.asked.take()
         {
             let answer = decode(&payload);
-            self.handle_reply(asked, answer, now);
+            self.handle_reply(asked, answer, until, now);
         }
         if let Some((asked, _)) = self.asked.take_if(|(_, until)| *until <= now) {
             self.reply.give_up();
-            self.handle_reply(asked, None, now);
+            self.handle_reply(asked, None, now, now);
         }
         if ready.heartbeat
             && self.beating.is_some()
@@ -275,7 +275,14 @@ impl Worker {
         }
     }
 
-    fn handle_reply(&mut self, asked: Asked, answer: Option<Message>, now: Timestamp) {
+    /// `answer` to what was asked, which may be answered until `until`.
+    fn handle_reply(
+        &mut self,
+        asked: Asked,
+        answer: Option<Message>,
+        until: Timestamp,
+        now: Timestamp,
+    ) {
         match (asked, answer) {
             (Asked::Register, Some(Message::RegisterRetMsg(answer))) => {
                 self.handle_registered(&answer, now);
@@ -286,10 +293,14 @@ impl Worker {
             }
             (Asked::Beat, answer) => self.handle_beat(answer, now),
             (Asked::Sync, Some(Message::FullSyncStartRetMsg(answer))) => {
-                self.sync.handle_start_reply(answer, now);
+                if !self.sync.handle_start_reply(answer, now) {
+                    self.asked = Some((Asked::Sync, until));
+                }
             }
             (Asked::Sync, Some(Message::FullSyncStatusRetMsg(answer))) => {
-                self.sync.handle_status_reply(answer, now);
+                if !self.sync.handle_status_reply(answer, now) {
+                    self.asked = Some((Asked::Sync, until));
+                }
             }
             (Asked::Sync, _) => self.sync.handle_no_reply(now),
             (Asked::Lookup(reply), Some(Message::BatchedP2PLookupRetMsg(answer))) => {
