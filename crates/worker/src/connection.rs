@@ -231,6 +231,8 @@ pub(crate) fn ready(item: &PollItem<'_>) -> bool {
 
 fn connect(context: &Context, endpoint: &str) -> Result<Socket, AgentError> {
     let socket = open(context, zmq::DEALER, MAX_ANSWER)?;
+    // Heartbeats to a controller that is away: a few are enough.
+    socket.set_sndhwm(8)?;
     socket.connect(endpoint)?;
     Ok(socket)
 }
@@ -241,6 +243,9 @@ fn open(context: &Context, kind: zmq::SocketType, limit: i64) -> Result<Socket, 
     socket.set_maxmsgsize(limit)?;
     socket.set_ipv6(true)?;
     socket.set_reconnect_ivl_max(2000)?;
+    // Finds out that a controller's host is gone, which TCP alone may not for hours.
+    socket.set_heartbeat_ivl(5_000)?;
+    socket.set_heartbeat_timeout(15_000)?;
     Ok(socket)
 }
 

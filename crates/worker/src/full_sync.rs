@@ -184,6 +184,8 @@ struct Session {
     /// When each batch was last sent.
     sent_at: Vec<Timestamp>,
     end_sent_at: Timestamp,
+    /// The command came again after Start was accepted.
+    asked_again: bool,
 }
 
 impl FullSync {
@@ -200,7 +202,9 @@ impl FullSync {
         }
     }
 
-    /// Asks for a sync of `locations`; those that wait or run already are left as they are.
+    /// Asks for a sync of `locations`; those that wait or run already are left as they are. Asked
+    /// for one whose batches are under way, the controller may have restarted and lost the session:
+    /// should it fail, it is begun again.
     /// A run that is not under way begins after `delay` (random, chosen by the caller).
     pub fn handle_request(
         &mut self,
@@ -209,7 +213,11 @@ impl FullSync {
         now: Timestamp,
     ) {
         for location in locations {
-            if self.running() != Some(&location) && !self.queue.contains(&location) {
+            if let State::Sending { session, .. } | State::Polling { session, .. } = &mut self.state
+                && session.location == location
+            {
+                session.asked_again = true;
+            } else if self.running() != Some(&location) && !self.queue.contains(&location) {
                 self.queue.push_back(location);
             }
         }
@@ -226,7 +234,7 @@ impl FullSync {
         };
         let location = location.clone();
         let Some(keys) = keys else {
-            return self.end(location, Err(Failure::NotListed), now);
+            return self.end(location, Err(Failure::NotListed));
         };
         // An empty location is one empty batch, as upstream.
         let batches = keys.len().div_ceil(self.settings.batch_size).max(1);
@@ -237,6 +245,7 @@ impl FullSync {
                 keys,
                 sent_at: vec![now; batches],
                 end_sent_at: now,
+                asked_again: false,
             },
             attempt: 0,
             wait: Wait::Until(now),
@@ -289,7 +298,7 @@ impl FullSync {
             {
                 if is_complete {
                     let location = session.location.clone();
-                    self.end(location, Ok(()), now);
+                    self.end(location, Ok(()));
                     if !can_exit_freeze && matches!(self.state, State::Idle) {
                         self.state = State::Waiting {
                             sync_id,
@@ -365,6 +374,18 @@ impl FullSync {
         !matches!(self.state, State::Idle)
     }
 
+    /// Whether operations should wait: LMCache's controller discards those that arrive while a worker
+    /// syncs, whatever their location. Ours does not, and takes them in order afterwards as well.
+    pub fn holds_operations(&self) -> bool {
+        match self.state {
+            State::Listing { .. }
+            | State::Starting { .. }
+            | State::Sending { .. }
+            | State::Polling { .. } => true,
+            State::Idle | State::Delaying { .. } | State::Waiting { .. } => false,
+        }
+    }
+
     /// Drops everything; the next `poll` thaws the engine. For an agent that closes.
     pub fn abandon(&mut self) {
         self.queue.clear();
@@ -427,7 +448,7 @@ impl FullSync {
                 }
                 if poll.until <= now {
                     let location = session.location.clone();
-                    self.end(location, Err(Failure::TimedOut), now);
+                    self.end(location, Err(Failure::TimedOut));
                     return self.poll(now);
                 }
                 poll.wait = Wait::Answer;
@@ -467,7 +488,7 @@ impl FullSync {
             // Nobody is there: the other locations would fare no better, and the engine is frozen.
             self.queue.clear();
         }
-        self.end(location, Err(failure), now);
+        self.end(location, Err(failure));
     }
 
     /// Not complete: sends again what has been missing for long enough, or asks again later.
@@ -488,7 +509,7 @@ impl FullSync {
                 *blank += 1;
                 if *blank >= MAX_BLANK_STATUSES {
                     let location = session.location.clone();
-                    return self.end(location, Err(Failure::Forgotten), now);
+                    return self.end(location, Err(Failure::Forgotten));
                 }
                 session.end_sent_at = now;
                 let end = session.end(&self.worker);
@@ -524,7 +545,13 @@ impl FullSync {
         }
     }
 
-    fn end(&mut self, location: Location, result: Result<(), Failure>, _now: Timestamp) {
+    fn end(&mut self, location: Location, result: Result<(), Failure>) {
+        if let State::Sending { session, .. } | State::Polling { session, .. } = &self.state
+            && session.asked_again
+            && result.is_err()
+        {
+            self.queue.push_back(location.clone());
+        }
         self.pending = Some(Action::Finished(location, result));
         self.next_location();
     }

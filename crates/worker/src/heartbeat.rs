@@ -6,15 +6,15 @@
 //! by its next heartbeat, which carries the same facts.
 //!
 //! Heartbeats go to the socket that the answer to registration names (`heartbeat_url`), or to the
-//! reply socket if it names none. After [`MAX_MISSES`] unanswered in a row the two take turns: the
-//! address may be one this worker cannot reach, or an old one. Upstream: `LMCacheWorker.heartbeat`.
+//! reply socket if it names none. After a long silence the two take turns: the address may be one
+//! this worker cannot reach, or an old one. A beat does not wait for the answer to the one before,
+//! and a late answer counts: LMCache's controller gives the command to sync once, in the answer to
+//! the first beat after its restart. Upstream: `LMCacheWorker.heartbeat`.
 
 use std::time::Duration;
 
 use kvatlas_protocol::Timestamp;
 
-/// Unanswered heartbeats in a row after which the reply socket is tried too.
-const MAX_MISSES: u32 = 2;
 /// First pause after a registration that failed.
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 /// Longest pause between registrations.
@@ -27,6 +27,9 @@ pub struct Settings {
     pub interval: Option<Duration>,
     /// From registration to the first (`lmcache_worker_heartbeat_delay_time`, 10 s).
     pub delay: Duration,
+    /// Least silence after which the other socket is tried: LMCache's controller takes seconds to
+    /// start. Ours, 10 s.
+    pub min_silence: Duration,
 }
 
 impl Default for Settings {
@@ -34,6 +37,7 @@ impl Default for Settings {
         Self {
             interval: Some(Duration::from_secs(10)),
             delay: Duration::from_secs(10),
+            min_silence: Duration::from_secs(10),
         }
     }
 }
@@ -72,9 +76,13 @@ enum State {
     Registered {
         /// The controller named a heartbeat socket.
         dedicated: bool,
-        /// `None` while an answer is awaited, or with heartbeats off.
+        target: Target,
+        /// `None` with heartbeats off.
         next_at: Option<Timestamp>,
-        misses: u32,
+        /// Beats since the last answer.
+        unanswered: u64,
+        /// Since when `target` has been silent.
+        silent_since: Timestamp,
     },
 }
 
@@ -90,7 +98,7 @@ impl Presence {
         }
     }
 
-    /// What to ask now, if anything. Nothing more comes until the answer, or its absence, is told.
+    /// What to ask now, if anything. After `Register` nothing more comes until it is answered.
     pub fn poll(&mut self, now: Timestamp) -> Option<Question> {
         match &mut self.state {
             State::Registering { next_at, .. } => {
@@ -98,16 +106,28 @@ impl Presence {
             }
             State::Registered {
                 dedicated,
+                target,
                 next_at,
-                misses,
-            } => next_at.take_if(|at| *at <= now).map(|_| {
-                let elsewhere = *misses >= MAX_MISSES && misses.is_multiple_of(2);
-                Question::Beat(if *dedicated && !elsewhere {
-                    Target::Heartbeat
-                } else {
-                    Target::Reply
-                })
-            }),
+                unanswered,
+                silent_since,
+            } => {
+                next_at.take_if(|at| *at <= now)?;
+                let interval = self.settings.interval?;
+                *next_at = Some(now + interval);
+                if *unanswered == 0 {
+                    *silent_since = now;
+                } else if *dedicated
+                    && now.since(*silent_since) >= self.settings.min_silence.max(interval * 2)
+                {
+                    *silent_since = now;
+                    *target = match target {
+                        Target::Heartbeat => Target::Reply,
+                        Target::Reply => Target::Heartbeat,
+                    };
+                }
+                *unanswered += 1;
+                Some(Question::Beat(*target))
+            }
         }
     }
 
@@ -122,8 +142,14 @@ impl Presence {
     pub fn handle_registered(&mut self, dedicated: bool, now: Timestamp) {
         self.state = State::Registered {
             dedicated,
+            target: if dedicated {
+                Target::Heartbeat
+            } else {
+                Target::Reply
+            },
             next_at: self.settings.interval.map(|_| now + self.settings.delay),
-            misses: 0,
+            unanswered: 0,
+            silent_since: now,
         };
     }
 
@@ -135,32 +161,24 @@ impl Presence {
         }
     }
 
-    /// A heartbeat was answered, or not.
-    pub fn handle_beat(&mut self, answered: bool, now: Timestamp) {
-        if let State::Registered {
-            next_at, misses, ..
-        } = &mut self.state
-        {
-            *misses = if answered {
-                0
-            } else {
-                misses.saturating_add(1)
-            };
-            *next_at = self.settings.interval.map(|interval| now + interval);
+    /// A heartbeat was answered.
+    pub fn handle_beat(&mut self) {
+        if let State::Registered { unanswered, .. } = &mut self.state {
+            *unanswered = 0;
+        }
+    }
+
+    /// Beats since the last answer; 1 is one under way.
+    pub fn unanswered(&self) -> u64 {
+        match self.state {
+            State::Registering { .. } => 0,
+            State::Registered { unanswered, .. } => unanswered,
         }
     }
 
     /// Whether the controller has answered registration.
     pub fn is_registered(&self) -> bool {
         matches!(self.state, State::Registered { .. })
-    }
-
-    /// How long to wait for the answer to a heartbeat: a mute socket must not cost several beats.
-    pub fn beat_timeout(&self, request_timeout: Duration) -> Duration {
-        match self.settings.interval {
-            Some(interval) => request_timeout.min(interval.max(Duration::from_secs(1))),
-            None => request_timeout,
-        }
     }
 }
 
@@ -195,30 +213,50 @@ mod tests {
         assert!(presence.is_registered(), "a late refusal changes nothing");
     }
 
+    /// Where the next `n` beats go, none answered.
+    fn targets(presence: &mut Presence, n: usize) -> Vec<Target> {
+        (0..n)
+            .map(|_| {
+                let now = presence.deadline().unwrap();
+                match presence.poll(now) {
+                    Some(Question::Beat(target)) => target,
+                    other => panic!("{other:?} at {now:?}"),
+                }
+            })
+            .collect()
+    }
+
     #[test]
-    fn beats_after_the_delay_and_tries_the_reply_socket_when_the_other_is_mute() {
+    fn beats_after_the_delay_and_takes_turns_when_nobody_answers() {
+        use Target::{Heartbeat, Reply};
         let mut presence = presence();
         presence.handle_registered(true, Timestamp(0));
         assert_eq!(presence.poll(Timestamp(9 * SECOND)), None);
-        let mut targets = Vec::new();
-        let mut now = Timestamp(10 * SECOND);
-        for _ in 0..6 {
-            match presence.poll(now) {
-                Some(Question::Beat(target)) => targets.push(target),
-                other => panic!("{other:?} at {now:?}"),
-            }
-            presence.handle_beat(false, now);
-            now = presence.deadline().unwrap();
-        }
-        use Target::{Heartbeat, Reply};
+        assert_eq!(presence.deadline(), Some(Timestamp(10 * SECOND)));
+        // Every 10 s; 20 s of silence are enough.
         assert_eq!(
-            targets,
-            [Heartbeat, Heartbeat, Reply, Heartbeat, Reply, Heartbeat]
+            targets(&mut presence, 6),
+            [Heartbeat, Heartbeat, Reply, Reply, Heartbeat, Heartbeat]
         );
-        presence.poll(now);
-        presence.handle_beat(true, now);
-        now = presence.deadline().unwrap();
-        assert_eq!(presence.poll(now), Some(Question::Beat(Heartbeat)));
+        assert_eq!(presence.unanswered(), 6);
+        targets(&mut presence, 1);
+        presence.handle_beat();
+        assert_eq!(presence.unanswered(), 0);
+        // Whoever answered is kept.
+        assert_eq!(targets(&mut presence, 2), [Reply, Reply]);
+    }
+
+    #[test]
+    fn fast_beats_do_not_give_a_slow_controller_up() {
+        let quick = Settings {
+            interval: Some(Duration::from_millis(100)),
+            delay: Duration::ZERO,
+            ..Settings::default()
+        };
+        let mut presence = Presence::new(quick, Timestamp(0));
+        presence.handle_registered(true, Timestamp(0));
+        assert_eq!(targets(&mut presence, 100), [Target::Heartbeat; 100]);
+        assert_eq!(targets(&mut presence, 1), [Target::Reply]);
     }
 
     #[test]
@@ -226,6 +264,7 @@ mod tests {
         let off = Settings {
             interval: None,
             delay: Duration::ZERO,
+            ..Settings::default()
         };
         let mut silent = Presence::new(off, Timestamp(0));
         silent.handle_registered(true, Timestamp(0));

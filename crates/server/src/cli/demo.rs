@@ -178,6 +178,7 @@ impl DemoArgs {
             heartbeat: heartbeat::Settings {
                 interval: Some(Duration::from_secs(2)),
                 delay: Duration::from_millis(200),
+                ..heartbeat::Settings::default()
             },
             full_sync: full_sync::Settings {
                 startup_delay: Duration::from_millis(200),

@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use clap::{Args, Command, FromArgMatches};
 use kvatlas_protocol::Root;
+use kvatlas_worker::sim::prompts::system_prompt;
 use kvatlas_worker::sim::{
-    Capacity, SimError, SimInstance, Traffic, TrafficSettings, WorkerConfig, run_worker,
+    Capacity, PromptSettings, SimError, SimInstance, Traffic, TrafficSettings, WorkerConfig,
+    run_worker,
 };
 
 use crate::config::value::LogFormat;
@@ -59,6 +61,9 @@ pub struct WorkerArgs {
     /// Room in LocalDiskBackend, in chunks, instead of max_local_disk_size
     #[arg(long, value_name = "CHUNKS", requires = "cpu_chunks")]
     disk_chunks: Option<usize>,
+    /// Write the prompt asked for most to this file, as a body for POST /lookup
+    #[arg(long, value_name = "FILE")]
+    write_prompt: Option<PathBuf>,
     /// What chains of hashes begin with: absent, pythonhashseed:SEED or vllm-none-hash
     #[arg(long, value_name = "ROOT", default_value = "absent")]
     hash_root: Root,
@@ -81,6 +86,14 @@ pub fn parse(matches: &clap::ArgMatches) -> Result<WorkerArgs, clap::Error> {
 /// Runs until a signal.
 pub fn run(args: WorkerArgs) -> ExitCode {
     logging::start(args.log_level, LogFormat::Text);
+    if let Some(path) = &args.write_prompt {
+        let tokens = system_prompt(&PromptSettings::default(), args.seed, 0);
+        let body = serde_json::json!({ "tokens": tokens });
+        if let Err(error) = std::fs::write(path, body.to_string()) {
+            eprintln!("kvatlas worker: {}: {error}", path.display());
+            return ExitCode::FAILURE;
+        }
+    }
     let config = args.config(std::env::vars());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -114,6 +127,7 @@ impl WorkerArgs {
             kv_bytes_per_token,
             cpu_chunks,
             disk_chunks,
+            write_prompt: _,
             hash_root: root,
             log_level: _,
         } = self;

@@ -37,6 +37,8 @@ const MAX_OUTBOX: usize = 64;
 const MAX_OPERATIONS: usize = 2000;
 /// Longest wait for the answer to registration before it is asked anew on another socket.
 const MAX_REGISTER_WAIT: Duration = Duration::from_secs(10);
+/// Answers to heartbeats taken at a time, so that no controller keeps the loop from the others.
+const MAX_BEATS: usize = 16;
 /// Peer lookups that may wait for their turn.
 const MAX_LOOKUPS: usize = 64;
 
@@ -57,9 +59,10 @@ pub(super) struct Worker {
     asked: Option<(Asked, Timestamp)>,
     /// To be asked on `reply`. At most one of each kind but lookups.
     questions: VecDeque<(Asked, Vec<u8>)>,
-    heartbeat: Option<Dealer>,
-    /// A heartbeat is out on `heartbeat`, until when it may be answered.
-    beating: Option<Timestamp>,
+    /// Where the controller wants heartbeats, if anywhere in particular.
+    heartbeat_url: Option<String>,
+    /// The socket for heartbeats, and where it leads.
+    heartbeat: Option<(Target, Dealer)>,
     presence: Presence,
     sync: FullSync,
     /// When the running session's keys were asked for.
@@ -74,7 +77,6 @@ pub(super) struct Worker {
 /// What a question on the reply socket was for.
 enum Asked {
     Register,
-    Beat,
     Sync,
     Lookup(Sender<Vec<PeerHit>>),
 }
@@ -121,6 +123,7 @@ impl Worker {
             ip,
             push: Push::open(context, &config.pull_url)?,
             reply: Dealer::open(context, &config.reply_url)?,
+            heartbeat_url: None,
             heartbeat: None,
             presence: Presence::new(config.heartbeat.clone(), now),
             sync: FullSync::new(config.full_sync.clone(), config.worker.clone(), config.keys),
@@ -133,7 +136,6 @@ impl Worker {
             command_running: false,
             asked: None,
             questions: VecDeque::new(),
-            beating: None,
             listed_at: now,
             initial,
             gaps: Vec::new(),
@@ -175,7 +177,7 @@ impl Worker {
         if self.asked.is_some() {
             items.push(self.reply.poll_item());
         }
-        if let (Some(heartbeat), Some(_)) = (&self.heartbeat, self.beating) {
+        if let Some((_, heartbeat)) = &self.heartbeat {
             items.push(heartbeat.poll_item());
         }
         if self.push.waiting() > 0 {
@@ -191,7 +193,7 @@ impl Worker {
         let ready = Ready {
             commands: !self.command_running && next(),
             reply: self.asked.is_some() && next(),
-            heartbeat: self.heartbeat.is_some() && self.beating.is_some() && next(),
+            heartbeat: self.heartbeat.is_some() && next(),
         };
         if self.push.waiting() > 0 {
             next();
@@ -260,18 +262,13 @@ impl Worker {
             self.reply.give_up();
             self.handle_reply(asked, None, now, now);
         }
-        if ready.heartbeat
-            && self.beating.is_some()
-            && let Some(payload) = self.heartbeat.as_ref().and_then(Dealer::answer)
-        {
-            self.beating = None;
-            self.handle_beat(decode(&payload), now);
-        }
-        if self.beating.take_if(|until| *until <= now).is_some() {
-            if let Some(heartbeat) = &mut self.heartbeat {
-                heartbeat.give_up();
+        if ready.heartbeat {
+            for _ in 0..MAX_BEATS {
+                let Some(payload) = self.heartbeat.as_ref().and_then(|(_, h)| h.answer()) else {
+                    break;
+                };
+                self.handle_beat(decode(&payload), now);
             }
-            self.handle_beat(None, now);
         }
     }
 
@@ -291,7 +288,6 @@ impl Worker {
                 tracing::debug!(worker = %self.config.worker, ?answer, "not registered yet");
                 self.presence.handle_not_registered(random(), now);
             }
-            (Asked::Beat, answer) => self.handle_beat(answer, now),
             (Asked::Sync, Some(Message::FullSyncStartRetMsg(answer))) => {
                 if !self.sync.handle_start_reply(answer, now) {
                     self.asked = Some((Asked::Sync, until));
@@ -314,13 +310,17 @@ impl Worker {
 
     fn handle_registered(&mut self, answer: &RegisterRetMsg, now: Timestamp) {
         let url = answer.extra_config.get("heartbeat_url");
-        self.heartbeat = url.and_then(|url| {
-            Dealer::open(&self.context, url)
-                .inspect_err(|error| tracing::warn!(%error, "heartbeats go to the reply socket"))
-                .ok()
-        });
+        self.heartbeat_url = url
+            .filter(|url| match connection::endpoint(url) {
+                Ok(_) => true,
+                Err(error) => {
+                    tracing::warn!(%error, "heartbeats go to the reply socket");
+                    false
+                }
+            })
+            .cloned();
         self.presence
-            .handle_registered(self.heartbeat.is_some(), now);
+            .handle_registered(self.heartbeat_url.is_some(), now);
         self.shared.status.lock().registered = true;
         tracing::info!(worker = %self.config.worker, heartbeat = url, "registered");
         // What was held before is in no operation.
@@ -331,23 +331,15 @@ impl Worker {
     }
 
     fn handle_beat(&mut self, answer: Option<Message>, now: Timestamp) {
-        let answered = match answer {
-            Some(Message::HeartbeatRetMsg(HeartbeatRetMsg { commands })) => {
-                for command in commands {
-                    self.handle_heartbeat_command(command, now);
-                }
-                true
-            }
-            answer => {
-                tracing::debug!(worker = %self.config.worker, ?answer, "heartbeat not answered");
-                false
-            }
+        let Some(Message::HeartbeatRetMsg(HeartbeatRetMsg { commands })) = answer else {
+            tracing::debug!(worker = %self.config.worker, ?answer, "heartbeat refused");
+            return;
         };
-        let mut status = self.shared.status.lock();
-        status.heartbeats += u64::from(answered);
-        status.heartbeats_missed += u64::from(!answered);
-        drop(status);
-        self.presence.handle_beat(answered, now);
+        self.presence.handle_beat();
+        self.shared.status.lock().heartbeats += 1;
+        for command in commands {
+            self.handle_heartbeat_command(command, now);
+        }
     }
 
     fn handle_heartbeat_command(&mut self, command: HeartbeatCommand, now: Timestamp) {
@@ -380,19 +372,29 @@ impl Worker {
                 self.questions.push_back((Asked::Register, message));
             }
             Some(Question::Beat(target)) => {
+                if self.presence.unanswered() > 1 {
+                    self.shared.status.lock().heartbeats_missed += 1;
+                }
                 let message = self.beat().encode_msgpack();
-                match (&self.heartbeat, target) {
-                    (Some(heartbeat), Target::Heartbeat) => {
-                        // An unsent beat is an unanswered one.
-                        let timeout = self.presence.beat_timeout(self.config.request_timeout);
-                        heartbeat.ask(&message);
-                        self.beating = Some(now + timeout);
-                    }
-                    // Before lookups: a beat should not wait for them.
-                    _ => self.questions.push_front((Asked::Beat, message)),
+                if let Some(heartbeat) = self.heartbeat_to(target) {
+                    heartbeat.ask(&message);
                 }
             }
         }
+    }
+
+    /// The socket for heartbeats, opened anew if it leads elsewhere.
+    fn heartbeat_to(&mut self, target: Target) -> Option<&Dealer> {
+        if self.heartbeat.as_ref().is_none_or(|(at, _)| *at != target) {
+            let address = match (target, &self.heartbeat_url) {
+                (Target::Heartbeat, Some(url)) => url,
+                _ => &self.config.reply_url,
+            };
+            let opened = Dealer::open(&self.context, address);
+            let opened = opened.inspect_err(|error| tracing::warn!(%error, "no heartbeat socket"));
+            self.heartbeat = opened.ok().map(|dealer| (target, dealer));
+        }
+        self.heartbeat.as_ref().map(|(_, dealer)| dealer)
     }
 
     /// Begins a sync of our own where a gap of ours was not asked to be repaired.
@@ -418,7 +420,7 @@ impl Worker {
     }
 
     fn publish(&mut self, now: Timestamp) {
-        if !self.presence.is_registered() || self.push.waiting() >= MAX_OUTBOX {
+        if !self.may_publish() {
             return;
         }
         let batches = {
@@ -453,6 +455,15 @@ impl Worker {
             }
         }
         self.shared.status.lock().operations_sent += sent;
+    }
+
+    fn may_publish(&self) -> bool {
+        if !self.presence.is_registered() || self.push.waiting() >= MAX_OUTBOX {
+            return false;
+        }
+        // An engine that does not heed the freeze must not lose operations for it.
+        let room = self.config.batching.queue_limit / 2;
+        !self.sync.holds_operations() || self.shared.publisher.lock().waiting() > room
     }
 
     fn go_on_syncing(&mut self, now: Timestamp) {
@@ -556,7 +567,6 @@ impl Worker {
         if let Some((asked, payload)) = self.questions.pop_front() {
             let timeout = match asked {
                 Asked::Register => self.config.request_timeout.min(MAX_REGISTER_WAIT),
-                Asked::Beat => self.presence.beat_timeout(self.config.request_timeout),
                 Asked::Sync | Asked::Lookup(_) => self.config.request_timeout,
             };
             // An unsent question is an unanswered one.
@@ -593,7 +603,7 @@ impl Worker {
     }
 
     fn deadline(&self) -> Option<Timestamp> {
-        let publishing = if self.presence.is_registered() && self.push.waiting() < MAX_OUTBOX {
+        let publishing = if self.may_publish() {
             self.shared.publisher.lock().due()
         } else {
             None
@@ -612,7 +622,6 @@ impl Worker {
         ];
         [
             self.asked.as_ref().map(|(_, until)| *until),
-            self.beating,
             publishing,
             syncing,
             self.leaving.as_ref().map(|leaving| leaving.until),

@@ -238,6 +238,7 @@ impl Source {
                 delay: self
                     .read("lmcache_worker_heartbeat_delay_time", seconds)?
                     .unwrap_or(heartbeat.delay),
+                min_silence: heartbeat.min_silence,
             },
             enable_p2p: self.read("enable_p2p", boolean)?.unwrap_or(false),
             p2p_host: self.read("p2p_host", text)?,

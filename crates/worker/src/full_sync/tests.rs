@@ -306,6 +306,33 @@ fn the_command_repeated_changes_nothing_and_another_location_queues() {
 }
 
 #[test]
+fn a_session_lost_with_its_controller_is_begun_again_when_the_next_one_asks() {
+    let mut bench = Bench::new();
+    bench.request(&["cpu"]);
+    bench.start(true);
+    bench.status(false, false, &[]);
+    // The controller restarts; its successor asks and knows no session.
+    bench.request(&["cpu", "disk"]);
+    while bench.finished.is_empty() {
+        bench.status(false, false, &[]);
+        bench.settle();
+    }
+    for _ in 0..2 {
+        bench.start(true);
+        bench.status(true, true, &[]);
+    }
+    assert_eq!(bench.advance(), None);
+    assert_eq!(
+        bench.finished,
+        [
+            ("cpu".to_owned(), Err(Failure::Forgotten)),
+            ("disk".to_owned(), Ok(())),
+            ("cpu".to_owned(), Ok(())),
+        ]
+    );
+}
+
+#[test]
 fn answers_to_other_sessions_and_late_ones_are_ignored() {
     let mut bench = Bench::new();
     bench.request(&["cpu"]);

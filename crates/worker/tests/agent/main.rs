@@ -70,6 +70,7 @@ fn config(pull: &str, reply: &str) -> AgentConfig {
     config.command_host = "127.0.0.1".into();
     config.heartbeat.interval = Some(Duration::from_millis(50));
     config.heartbeat.delay = Duration::ZERO;
+    config.heartbeat.min_silence = Duration::from_millis(200);
     config.full_sync.startup_delay = Duration::ZERO;
     config.full_sync.retry_delay = Duration::from_millis(20);
     config.full_sync.resend_after = Duration::from_millis(50);
@@ -222,8 +223,7 @@ fn beats_on_the_named_socket_and_on_reply_when_that_is_mute() {
             _ => plain(message),
         }
     });
-    let mut config = config(&controller.pull, &controller.reply);
-    config.request_timeout = Duration::from_millis(200);
+    let config = config(&controller.pull, &controller.reply);
     // Before the agent asks: the answer to registration needs the port.
     *heartbeat.lock().unwrap() = controller.heartbeat.clone();
     let (agent, _) = start(config, &Arc::default());
