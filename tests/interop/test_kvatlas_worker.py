@@ -1,5 +1,6 @@
-"""`kvatlas worker`, the simulated engine over our worker library, under LMCache's own controller and under ours."""
+"""`kvatlas worker`, our library and simulated engine, under LMCache's own controller and under ours: one file drives both."""
 
+import json
 import signal
 import subprocess
 
@@ -8,85 +9,181 @@ import yaml
 
 from harness.controllers import clean_environment, kvatlas_command
 from harness.eventually import eventually
-from harness.raw_peer import CPU
+from harness.ports import free_ports
+from harness.prompts import CHUNK
+from harness.raw_peer import CPU, DISK
 
-WARM_UP = 20
+CPU_CHUNKS, DISK_CHUNKS = 40, 90
+RANKS = 2
 
 
-@pytest.fixture
-def start_worker(tmp_path):
-    """Starts `kvatlas worker` with two ranks, a fixed seed and LMCache's own YAML; ends it after the test."""
-    started = []
+class SimulatedWorkers:
+    """`kvatlas worker` processes, one an instance of two ranks, and the prompt they all hold."""
 
-    def start(controller, heartbeat_delay_s=0, instance="sim"):
-        path = tmp_path / f"worker-{len(started)}.yaml"
-        settings = {
+    def __init__(self, directory):
+        self.directory = directory
+        self.processes = {}
+        self.tokens = None
+
+    def config(self, controller, instance):
+        """A worker file as LMCache documents it."""
+        ports = free_ports(2 * RANKS)
+        path = self.directory / f"{instance}.yaml"
+        path.write_text(yaml.safe_dump({
+            "chunk_size": CHUNK,
+            "local_cpu": True,
             "enable_controller": True,
             "lmcache_instance_id": instance,
             "controller_pull_url": f"127.0.0.1:{controller.ports.pull}",
             "controller_reply_url": f"127.0.0.1:{controller.ports.reply}",
-            "lmcache_worker_ports": [0, 0],
+            "lmcache_worker_ports": ports[:RANKS],
             "lmcache_worker_heartbeat_time": 1,
-            "lmcache_worker_heartbeat_delay_time": heartbeat_delay_s,
-            "extra_config": {"full_sync_startup_delay_s": 0, "full_sync_status_poll_interval_s": 0.1},
-        }
-        path.write_text(yaml.safe_dump(settings))
-        command = kvatlas_command("worker", "--config", str(path), "--warm-up", str(WARM_UP), "--requests-per-second", "0")
-        with (tmp_path / f"kvatlas-worker-{len(started)}.log").open("wb") as sink:
-            started.append(subprocess.Popen(command, stdout=sink, stderr=subprocess.STDOUT, env=clean_environment(), start_new_session=True))
-        return started[-1]
+            "lmcache_worker_heartbeat_delay_time": 0,
+            "enable_p2p": True,
+            "p2p_host": "127.0.0.1",
+            "p2p_init_ports": ports[RANKS:],
+            "p2p_lookup_ports": ports[RANKS:],
+            "transfer_channel": "nixl",
+            "extra_config": {"full_sync_startup_delay_s": 0.1, "full_sync_status_poll_interval_s": 0.3},
+        }))
+        return path
 
-    yield start
-    for process in started:
-        process.kill()
-        process.wait(15)
+    def start(self, controller, instance, *, config=None, seed=5):
+        config = config or self.config(controller, instance)
+        prompt = self.directory / "prompt.json"
+        with (self.directory / f"{instance}.log").open("ab") as sink:
+            self.processes[instance] = subprocess.Popen(
+                kvatlas_command(
+                    "worker", "--config", str(config), "--seed", str(seed), "--warm-up", "40", "--requests-per-second", "0",
+                    "--cpu-chunks", str(CPU_CHUNKS), "--disk-chunks", str(DISK_CHUNKS), "--write-prompt", str(prompt),
+                ),
+                stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT, start_new_session=True,
+                env={k: v for k, v in clean_environment().items() if not k.startswith("LMCACHE_")},
+            )
+        eventually(lambda: [controller.key_count(instance, rank) for rank in range(RANKS)], [CPU_CHUNKS + DISK_CHUNKS] * RANKS)
+        tokens = json.loads(prompt.read_text())["tokens"]
+        self.tokens = tokens[: len(tokens) // CHUNK * CHUNK]
 
+    def stop(self, instance, how=signal.SIGTERM):
+        process = self.processes.pop(instance)
+        process.send_signal(how)
+        try:
+            return process.wait(15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return process.wait(15)
 
-def key_counts(controller, instance="sim"):
-    return [controller.key_count(instance, rank) for rank in (0, 1)]
-
-
-def keys_of_the_warm_up(launcher, start_worker):
-    """What the seeded warm-up stores, as our own controller counts it once all requests are in."""
-    reference = launcher.start("kvatlas")
-    process = start_worker(reference)
-    seen = []
-
-    def settled():
-        seen.append((key_counts(reference), reference.metric("lmcache:cache_controller_pull_socket_message_count")))
-        return len(seen) > 20 and all(each == seen[-1] for each in seen[-20:]) and all(seen[-1][0])
-
-    eventually(settled)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(15) == 0
-    eventually(lambda: key_counts(reference), [None, None])
-    return seen[-1][0]
-
-
-def test_under_upstreams_controller(launcher, start_worker):
-    expected = keys_of_the_warm_up(launcher, start_worker)
-    controller = launcher.start("upstream")
-    # That controller answers a first heartbeat with a full sync and drops what is reported meanwhile: beat after the warm-up.
-    process = start_worker(controller, heartbeat_delay_s=4)
-    eventually(lambda: key_counts(controller), expected, deadline_s=30)
-    assert controller.post("/health", {"instance_id": "sim"}).json()["error_codes"] == {"0": 0, "1": 0}
-    assert controller.post("/pin", {"instance_id": "sim", "location": CPU, "tokens": [1, 2, 3]}).json()["num_tokens"] == 0
-
-    controller.stop(signal.SIGKILL)
-    again = launcher.start("upstream", ports=controller.ports)
-    eventually(lambda: key_counts(again), expected, deadline_s=30)
-    reply = again.post("/clear", {"instance_id": "sim", "location": CPU})
-    assert reply.status_code == 200 and reply.json()["num_tokens"] > 0, reply.text
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(15) == 0
-    eventually(lambda: key_counts(again), [None, None])
+    def close(self):
+        for instance in list(self.processes):
+            self.stop(instance, signal.SIGKILL)
 
 
-def test_under_our_controller_after_a_restart(launcher, start_worker):
-    expected = keys_of_the_warm_up(launcher, start_worker)
-    controller = launcher.start("kvatlas")
-    start_worker(controller)
-    eventually(lambda: key_counts(controller), expected)
-    controller.stop(signal.SIGKILL)
-    again = launcher.start("kvatlas", ports=controller.ports)
-    eventually(lambda: key_counts(again), expected, deadline_s=30)
+@pytest.fixture
+def simulated(tmp_path):
+    opened = SimulatedWorkers(tmp_path)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(params=["upstream", "kvatlas"])
+def either(request, launcher):
+    return launcher.start(request.param)
+
+
+def test_registers_is_found_and_says_goodbye(either, simulated):
+    simulated.start(either, "sim-a")
+    worker = either.worker("sim-a", 1)
+    assert worker["peer_init_url"].startswith("127.0.0.1:")
+    first = worker["last_heartbeat_time"]
+    eventually(lambda: either.worker("sim-a", 1)["last_heartbeat_time"] > first)
+    [(instance, location, found)] = either.lookup(simulated.tokens)
+    assert (instance, found) == ("sim-a", len(simulated.tokens)) and location in (CPU, DISK)
+    assert either.metric("lmcache:cache_controller_kv_op_seq_discontinuity_count") == 0
+    assert simulated.stop("sim-a") == 0
+    eventually(lambda: either.worker("sim-a", 0) is None)
+    assert either.lookup(simulated.tokens) == []
+
+
+def command(controller, path, **body):
+    reply = controller.post(path, body)
+    assert reply.status_code == 200, reply.text
+    return reply.json()
+
+
+def test_obeys_every_command(either, simulated):
+    simulated.start(either, "sim-a")
+    tokens, whole = simulated.tokens, len(simulated.tokens)
+    assert command(either, "/health", instance_id="sim-a")["error_codes"] == {"0": 0, "1": 0}
+    where = {"instance_id": "sim-a", "location": DISK, "tokens": tokens}
+    assert command(either, "/pin", **where)["num_tokens"] == whole
+    assert command(either, "/compress", method="cachegen", **where)["num_tokens"] == whole
+    assert command(either, "/decompress", method="cachegen", **where)["num_tokens"] == whole
+    cleared = command(either, "/clear", instance_id="sim-a", location=CPU)["num_tokens"]
+    assert cleared == CPU_CHUNKS * CHUNK
+    eventually(lambda: [either.key_count("sim-a", rank) for rank in range(RANKS)], [DISK_CHUNKS] * RANKS)
+    # A pin outlasts clear.
+    cleared = command(either, "/clear", instance_id="sim-a", location=DISK)["num_tokens"]
+    assert cleared == DISK_CHUNKS * CHUNK - whole
+    eventually(lambda: either.lookup(tokens), [("sim-a", DISK, whole)])
+
+
+def test_move_really_copies_chunks(either, simulated):
+    simulated.start(either, "sim-a")
+    simulated.start(either, "sim-b", seed=6)
+    simulated.start(either, "sim-a2")  # the same seed again, only for its prompt
+    simulated.stop("sim-a2")
+    eventually(lambda: either.worker("sim-a2", 0) is None)
+    tokens, whole = simulated.tokens, len(simulated.tokens)
+    for location in (CPU, DISK):
+        command(either, "/clear", instance_id="sim-b", location=location)
+    eventually(lambda: either.key_count("sim-b", 1), 0)
+    moved = command(either, "/move", old_position=["sim-a", DISK], new_position=["sim-b", CPU], tokens=tokens, should_copy=True)
+    assert moved["num_tokens"] == whole
+    eventually(lambda: [either.key_count("sim-b", rank) for rank in range(RANKS)], [whole // CHUNK] * RANKS)
+    assert either.key_count("sim-a", 0) == CPU_CHUNKS + DISK_CHUNKS, "a copy leaves the source alone"
+    for location in (CPU, DISK):
+        command(either, "/clear", instance_id="sim-a", location=location)
+    eventually(lambda: either.lookup(tokens), [("sim-b", CPU, whole)])
+    back = command(either, "/move", old_position=["sim-b", CPU], new_position=["sim-a", CPU], tokens=tokens, should_copy=False)
+    assert back["num_tokens"] == whole
+    eventually(lambda: either.lookup(tokens), [("sim-a", CPU, whole)])
+
+
+@pytest.mark.parametrize("name", ["upstream", "kvatlas"])
+def test_full_sync_of_every_location_after_the_controller_restarts(name, launcher, simulated):
+    first = launcher.start(name)
+    simulated.start(first, "sim-a")
+    simulated.start(first, "sim-b", seed=6)
+    expected = {(i, r): first.key_count(i, r) for i in ("sim-a", "sim-b") for r in range(RANKS)}
+    first.stop(signal.SIGKILL)
+    second = launcher.start(name, ports=first.ports)
+    eventually(lambda: {who: second.key_count(*who) for who in expected}, expected)
+    assert second.lookup(simulated.tokens)[0][2] == len(simulated.tokens)
+    # It obeys the new controller too, and its stream goes on.
+    assert command(second, "/clear", instance_id="sim-b", location=CPU)["num_tokens"] == CPU_CHUNKS * CHUNK
+    eventually(lambda: second.key_count("sim-b", 1), DISK_CHUNKS)
+
+
+def test_waits_for_its_controller(launcher, simulated, tmp_path):
+    first = launcher.start("upstream")
+    config = simulated.config(first, "sim-a")
+    first.stop()
+    process = subprocess.Popen(
+        kvatlas_command("worker", "--config", str(config), "--seed", "5", "--warm-up", "10", "--requests-per-second", "0"),
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )
+    simulated.processes["sim-a"] = process
+    second = launcher.start("upstream", ports=first.ports)
+    eventually(lambda: (second.key_count("sim-a", 1) or 0) > 0)
+
+
+def test_lmcache_reads_the_same_file(simulated):
+    from lmcache.v1.config import LMCacheEngineConfig
+
+    class Anywhere:
+        class ports:
+            pull, reply = 8300, 8400
+
+    config = LMCacheEngineConfig.from_file(str(simulated.config(Anywhere, "sim-a")))
+    assert (config.enable_controller, config.lmcache_instance_id) == (True, "sim-a")
+    assert len(config.lmcache_worker_ports) == RANKS
