@@ -110,7 +110,7 @@ INDEX = [
     metric("kv_op_seq_discontinuity_count"),
     admit("a", [6]),
     metric("kv_op_seq_discontinuity_count"),
-    peer_lookup("b", HASHES, differs="D13"),
+    peer_lookup("b", HASHES),
     peer_lookup("b", HASHES[:3]),
     peer_lookup("b", [HASHES[0], 424242]),
     peer_lookup("b", [424242]),

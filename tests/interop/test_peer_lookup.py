@@ -1,7 +1,5 @@
 """BatchedP2PLookupMsg: whom an engine should fetch from (COMPAT.md D13)."""
 
-import pytest
-
 from harness.raw_peer import CPU, DISK
 
 MISS = [("", "", 0, "")]
@@ -78,7 +76,6 @@ def test_location_is_told(controller, peer):
     assert asker.peer_lookup(KEYS) == [("holder", DISK, 4, "h:1")]
 
 
-@pytest.mark.xfail(strict=True, reason="the walk counts a rank's locations together")
 def test_a_run_stays_in_one_location(controller, peer):
     """A peer serves LocalCPUBackend only, and the answer has room for one location."""
     holder, asker = peer(controller, "holder", peer_url="h:1"), peer(controller, "asker")

@@ -1,7 +1,7 @@
 //! Whose prefix is how long: every instance's own unbroken run, and the best peers.
 //!
 //! One walk over the index; per chunk whose holders differ from the chunk before, the holders are
-//! tallied per unit (an instance, or a rank for peers) and the units that lack the chunk drop out
+//! tallied per unit (an instance, or a holder for peers) and the units that lack the chunk drop out
 //! with the run they had. An instance has a chunk if all its reporting ranks have it, each in some
 //! location. O(chunks + holders of every changed chunk); flat in the number of instances except for
 //! one zeroed word each.
@@ -19,7 +19,7 @@ use kvatlas_protocol::{ChunkHash, InstanceId, Location, WorkerId, WorkerKey};
 
 use crate::controller::Controller;
 use crate::index::{HolderId, View};
-use crate::registry::fleet::{Fleet, HolderFacts};
+use crate::registry::fleet::{Fleet, HolderFacts, RankFacts};
 
 /// One instance credited by a lookup.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,7 +37,7 @@ pub struct InstanceMatch {
 pub struct PeerMatch {
     /// Instance that holds the run.
     pub instance: InstanceId,
-    /// Where its last credited chunk is.
+    /// Where all of the run is.
     pub location: Location,
     /// Chunks of the unbroken run from the first hash.
     pub chunks: usize,
@@ -82,55 +82,59 @@ impl Controller {
 
     /// The best peers of `asker` for `hashes`, best first, one per instance.
     ///
-    /// Runs are counted per rank, because ranks of one instance hold different parts of a chunk. The
-    /// rank equal to the asker's stands for its instance if it holds anything of the prefix; else
-    /// the rank with the longest run, lowest first. Ranks without a peer URL and the asker's own
-    /// instance do not count. Equal runs: the asker's rank first, then registration order.
+    /// Runs are counted per holder: ranks of one instance hold different parts of a chunk, and a peer
+    /// serves a request from one location (upstream's from LocalCPUBackend alone), so a run that went
+    /// on in another one would promise what it cannot send. The rank equal to the asker's stands for
+    /// its instance if it holds anything of the prefix; else the rank with the longest run, lowest
+    /// first. Ranks without a peer URL and the asker's own instance do not count. Equal runs: the
+    /// asker's rank first, then registration order.
     pub fn peer_lookup(&self, hashes: &[ChunkHash], asker: &WorkerKey) -> Vec<PeerMatch> {
         let (fleet, view) = self.picture();
+        let rank_of = |unit: u32| fleet.rank(fleet.holder_in(unit)?.rank);
         let mut tallies = walk(
             &fleet,
             &view,
             hashes.iter().copied(),
-            fleet.n_ranks(),
-            |facts| facts.rank,
+            fleet.n_holder_slots(),
+            |facts| facts.id.index() as u32,
             |unit| {
-                let rank = fleet.rank(unit)?;
+                let rank = rank_of(unit)?;
                 rank.peer_url.as_ref()?;
                 (fleet.instance(rank.instance)?.id != asker.instance).then_some(1)
             },
         );
         let foreign = |tally: &Tally| tally.best.worker != asker.worker;
         tallies.sort_unstable_by_key(|tally| {
-            (foreign(tally), Reverse(tally.chunks), tally.best.worker)
+            let Best { worker, order, .. } = tally.best;
+            (foreign(tally), Reverse(tally.chunks), worker, order)
         });
-        let mut chosen: Vec<(&Tally, u32)> = Vec::new();
+        let mut chosen: Vec<(&Tally, &RankFacts)> = Vec::new();
         for tally in &tallies {
-            let Some(rank) = fleet.rank(tally.unit) else {
+            let Some(rank) = rank_of(tally.unit) else {
                 continue;
             };
             if chosen
                 .iter()
-                .all(|(_, instance)| *instance != rank.instance)
+                .all(|(_, other)| other.instance != rank.instance)
             {
-                chosen.push((tally, rank.instance));
+                chosen.push((tally, rank));
             }
         }
         let mut found: Vec<_> = chosen
             .into_iter()
-            .filter_map(|(tally, instance)| Some((tally, fleet.instance(instance)?)))
+            .filter_map(|(tally, rank)| Some((tally, rank, fleet.instance(rank.instance)?)))
             .collect();
-        found.sort_unstable_by_key(|(tally, instance)| {
+        found.sort_unstable_by_key(|(tally, _, instance)| {
             (Reverse(tally.chunks), foreign(tally), instance.registered)
         });
         found
             .into_iter()
-            .filter_map(|(tally, instance)| {
+            .filter_map(|(tally, rank, instance)| {
                 Some(PeerMatch {
                     instance: instance.id.clone(),
                     location: fleet.location(tally.best.id)?.clone(),
                     chunks: tally.chunks as usize,
-                    peer_url: fleet.rank(tally.unit)?.peer_url.as_deref()?.to_owned(),
+                    peer_url: rank.peer_url.as_deref()?.to_owned(),
                 })
             })
             .collect()

@@ -66,6 +66,16 @@ impl Fleet {
             .filter(|facts| facts.id == id)
     }
 
+    /// Facts about the visible holder in a slot of the index.
+    pub(crate) fn holder_in(&self, slot: u32) -> Option<&HolderFacts> {
+        self.holders.get(slot as usize)?.as_ref()
+    }
+
+    /// One more than the largest slot of a holder.
+    pub(crate) fn n_holder_slots(&self) -> usize {
+        self.holders.len()
+    }
+
     /// Name of the location of a visible holder.
     pub(crate) fn location(&self, id: HolderId) -> Option<&Location> {
         self.locations.get(id.index())?.as_ref()

@@ -114,6 +114,20 @@ fn the_askers_own_rank_is_given() {
 }
 
 #[test]
+fn a_peers_run_stays_in_one_location() {
+    let mut f = Fleet::of(&[("b", 0), ("c", 0)]);
+    let disk = ("b", 0, DISK);
+    f.admit("b", 0, &[1, 2]);
+    f.send(disk, OperationKind::Admit, &[3, 4], at(1)).unwrap();
+    f.admit("c", 0, &[1, 2, 3]);
+    assert_eq!(f.peers(&[1, 2, 3, 4], "a", 0), ["c=3 c:0", "b=2 b:0"]);
+    f.send(disk, OperationKind::Admit, &[1, 2], at(1)).unwrap();
+    assert_eq!(f.peers(&[1, 2, 3, 4], "a", 0), ["b=4 b:0", "c=3 c:0"]);
+    let best = &f.controller.peer_lookup(&hashes(&[1, 2, 3]), &key("a", 0))[0];
+    assert_eq!((best.location.as_str(), best.chunks), (disk.2, 3));
+}
+
+#[test]
 fn holders_of_one_hash_are_told() {
     let mut f = Fleet::of(&[("b", 0), ("a", 0), ("a", 1)]);
     f.admit("a", 1, &[5]);
