@@ -1,0 +1,268 @@
+//! Simulated fleets under a real controller in this process: whatever happens, what the controller
+//! shows in the end is what the engines hold.
+//!
+//! Commands to simulated workers are shown from outside, by `tests/interop/test_kvatlas_worker.py`.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should say where"
+)]
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use kvatlas_protocol::{HashScheme, WorkerKey};
+use kvatlas_server::app::{Addresses, App, AppState};
+use kvatlas_server::config::Config;
+use kvatlas_server::logging::Levels;
+use kvatlas_worker::sim::{
+    Capacity, Fleet, FleetConfig, PromptSettings, Prompts, SimInstance, TrafficSettings,
+};
+use kvatlas_worker::{AgentConfig, Engine, Runtime, full_sync, heartbeat};
+use tokio::sync::oneshot;
+
+/// A controller in this process; stopped when dropped.
+struct Controller {
+    state: AppState,
+    addresses: Addresses,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Controller {
+    /// On these ports: pull, reply, heartbeat; 0 takes a free one.
+    fn start(ports: [u16; 3]) -> Self {
+        let [pull, reply, heartbeat] = ports;
+        let ports = serde_json::json!({"pull": pull, "reply": reply, "heartbeat": heartbeat});
+        let mut config = Config::default();
+        for (key, value) in [
+            ("controller_host", "127.0.0.1"),
+            ("controller_port", "0"),
+            ("controller_monitor_ports", &ports.to_string()),
+            ("full_sync_jitter_s", "0"),
+            ("gap_sync_interval_s", "1"),
+            ("shutdown_timeout_s", "2"),
+        ] {
+            config.set(key, value).unwrap().unwrap();
+        }
+        let app = eventually("the ports are free", || {
+            App::bind(config.clone(), Levels::detached(tracing::Level::INFO)).ok()
+        });
+        let (state, addresses) = (Arc::clone(app.shared()), app.addresses().clone());
+        let (stop, stopped) = oneshot::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(1)
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime
+                .block_on(app.run(async move { drop(stopped.await) }))
+                .unwrap();
+        });
+        Self {
+            state,
+            addresses,
+            stop: Some(stop),
+            thread: Some(thread),
+        }
+    }
+
+    fn ports(&self) -> [u16; 3] {
+        let ports = self.addresses.ports;
+        [ports.pull, ports.reply.unwrap(), ports.heartbeat.unwrap()]
+    }
+
+    fn pull_url(&self) -> String {
+        format!("127.0.0.1:{}", self.ports()[0])
+    }
+
+    fn reply_url(&self) -> String {
+        format!("127.0.0.1:{}", self.ports()[1])
+    }
+
+    fn gaps(&self) -> u64 {
+        self.state.controller.totals().gaps
+    }
+
+    /// Whether every worker of `instance` is shown with exactly the keys its engine holds.
+    fn shows(&self, instance: &SimInstance, name: &str) -> bool {
+        let controller = &self.state.controller;
+        let ranks = instance.instance().ranks();
+        ranks.iter().enumerate().all(|(rank, engine)| {
+            let Some(info) = controller.worker(&WorkerKey::new(name, rank as i64)) else {
+                return false;
+            };
+            engine.locations().iter().all(|location| {
+                let keys = engine.keys(location);
+                let shown = info.locations.iter().find(|l| l.location == *location);
+                shown.map_or(0, |l| l.key_count) == keys.len() as u64
+                    && keys.iter().all(|&key| {
+                        let holders = controller.instances_holding(key);
+                        holders.iter().any(|holder| holder.as_str() == name)
+                    })
+            })
+        })
+    }
+}
+
+impl Drop for Controller {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take()
+            && !std::thread::panicking()
+        {
+            thread.join().unwrap();
+        }
+    }
+}
+
+/// Asks until the answer is there; half a minute is for a machine under load.
+#[track_caller]
+fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + Duration::from_secs(30);
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(Instant::now() < end, "never happened: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn quick_heartbeat() -> heartbeat::Settings {
+    heartbeat::Settings {
+        interval: Some(Duration::from_millis(200)),
+        delay: Duration::ZERO,
+        ..heartbeat::Settings::default()
+    }
+}
+
+fn quick_sync() -> full_sync::Settings {
+    full_sync::Settings {
+        batch_size: 10,
+        startup_delay: Duration::ZERO,
+        status_poll_interval: Duration::from_millis(200),
+        retry_delay: Duration::from_millis(100),
+        ..full_sync::Settings::default()
+    }
+}
+
+fn fleet(controller: &Controller, requests_per_second: f64) -> Fleet {
+    Fleet::start(&FleetConfig {
+        pull_url: controller.pull_url(),
+        reply_url: controller.reply_url(),
+        instances: 3,
+        ranks: 2,
+        prefix: "sim".into(),
+        host: "127.0.0.1".into(),
+        capacity: Capacity { cpu: 40, disk: 90 },
+        scheme: HashScheme::default(),
+        p2p: false,
+        heartbeat: quick_heartbeat(),
+        full_sync: quick_sync(),
+        traffic: TrafficSettings {
+            requests_per_second,
+            warm_up: 50,
+            ..TrafficSettings::default()
+        },
+    })
+    .unwrap()
+}
+
+/// All of the fleet is shown as it is.
+fn settled(controller: &Controller, fleet: &Fleet) -> bool {
+    fleet
+        .instances()
+        .iter()
+        .enumerate()
+        .all(|(at, instance)| controller.shows(instance, &format!("sim-{}", at + 1)))
+}
+
+#[test]
+fn a_fleet_under_traffic_is_shown_as_it_is() {
+    let controller = Controller::start([0; 3]);
+    let mut fleet = fleet(&controller, 100.0);
+    let chain: Vec<_> = HashScheme::default()
+        .chain(&fleet.popular_prompt())
+        .collect();
+    eventually("everybody holds the popular prompt", || {
+        let matches = controller.state.controller.lookup(chain.iter().copied());
+        let whole = matches.iter().filter(|found| found.chunks == chain.len());
+        (whole.count() == 3).then_some(())
+    });
+    let before = fleet.served();
+    eventually("traffic", || (fleet.served() > before + 300).then_some(()));
+    fleet.stop_traffic();
+    eventually("what is held is shown", || {
+        settled(&controller, &fleet).then_some(())
+    });
+    assert_eq!(controller.gaps(), 0);
+    fleet.close(Duration::from_secs(10));
+    eventually("everybody left", || {
+        (controller.state.controller.totals().workers == 0).then_some(())
+    });
+    assert_eq!(controller.state.controller.totals().keys, 0);
+}
+
+#[test]
+fn a_controller_that_restarts_is_told_everything_again() {
+    let first = Controller::start([0; 3]);
+    let fleet = fleet(&first, 20.0);
+    eventually("a start", || {
+        (first.state.controller.totals().workers == 6).then_some(())
+    });
+    let ports = first.ports();
+    drop(first);
+    let second = Controller::start(ports);
+    let mut fleet = fleet;
+    eventually("everybody is back", || {
+        let totals = second.state.controller.totals();
+        (totals.workers == 6 && totals.workers_completed == 6).then_some(())
+    });
+    fleet.stop_traffic();
+    eventually("what is held is shown", || {
+        settled(&second, &fleet).then_some(())
+    });
+}
+
+#[test]
+fn a_queue_that_overflows_is_mended_by_a_sync() {
+    let controller = Controller::start([0; 3]);
+    let runtime = Runtime::start().unwrap();
+    let mut config = AgentConfig {
+        command_host: "127.0.0.1".into(),
+        heartbeat: quick_heartbeat(),
+        full_sync: quick_sync(),
+        // Only the controller may find out.
+        repair_after: Duration::from_secs(3600),
+        ..AgentConfig::new(
+            WorkerKey::new("small", 0),
+            controller.pull_url(),
+            controller.reply_url(),
+        )
+    };
+    config.batching.queue_limit = 8;
+    let room = Capacity { cpu: 500, disk: 0 };
+    let started = SimInstance::start(&runtime, vec![config], room, &HashScheme::default()).unwrap();
+    let agent = &started.agents()[0];
+    eventually("registration", || agent.status().registered.then_some(()));
+    // The base of the stream, then prompts of more chunks than the queue takes at once.
+    let short: Vec<u32> = (0..600).collect();
+    eventually("the base", || {
+        started.instance().serve(&short)?;
+        (agent.status().operations_sent > 0).then_some(())
+    });
+    let mut prompts = Prompts::new(PromptSettings::default(), 4, 4);
+    eventually("operations dropped", || {
+        started.instance().serve(&prompts.next_prompt())?;
+        (agent.status().operations_dropped > 0).then_some(())
+    });
+    eventually("the sync", || {
+        (agent.status().syncs_completed > 0).then_some(())
+    });
+    eventually("what is held is shown", || {
+        controller.shows(&started, "small").then_some(())
+    });
+    assert!(controller.gaps() > 0);
+}
