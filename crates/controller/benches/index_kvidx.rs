@@ -13,6 +13,7 @@
 #[path = "index/kvidx.rs"]
 mod kvidx;
 #[path = "index/trial.rs"]
+#[allow(dead_code)]
 mod trial;
 
 use std::collections::{BTreeSet, HashMap};

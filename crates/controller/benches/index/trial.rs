@@ -71,6 +71,14 @@ pub fn resident() -> f64 {
             .unwrap_or(f64::NAN)
 }
 
+/// What the kernel counts for this thread: nanoseconds on a core (by the timer tick, about 4 ms), and
+/// how many times it got one.
+pub fn on_core() -> (u64, u64) {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let mut fields = text.split_whitespace().map(|n| n.parse().unwrap_or(0));
+    (fields.next().unwrap_or(0), fields.nth(1).unwrap_or(0))
+}
+
 /// The value below which a share of `sorted` lies.
 pub fn quantile(sorted: &[u64], share: f64) -> f64 {
     let at = ((sorted.len() as f64 * share) as usize).min(sorted.len() - 1);
