@@ -11,7 +11,7 @@ ARGS ?=
 say = @printf '\n\033[1m== %s\033[0m\n' "$(1)"
 NEXTEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo yes)
 
-.PHONY: help run build release test check fmt deny unit loom interop bench fuzz clean
+.PHONY: help run build release test check fmt deny unit loom interop bench bench-guard fuzz clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -26,7 +26,7 @@ build: ## debug build of everything
 release: ## optimized binary at target/release/kvatlas
 	cargo build --release --locked -p kvatlas-server
 
-test: check unit loom interop ## everything CI runs
+test: check unit loom interop bench-guard ## everything CI runs
 	$(call say,all tests passed)
 
 check: ## formatting, lints, dependency rules
@@ -63,8 +63,30 @@ interop: build ## real LMCache workers and the differential runner against the d
 	$(call say,interop with LMCache 0.5.6)
 	tests/interop/run.sh $(ARGS)
 
-bench: ## benchmarks, results as tables (minutes)
-	cargo bench --workspace --locked
+PEERS := target/peers/release
+RESULTS := target/bench.jsonl
+BENCH_ARGS ?=
+GUARD_ARGS ?=
+
+bench: release ## ours, LMCache's controller and Dynamo's indexes in one run; writes docs/benchmarks.md (15 minutes)
+	cargo build --release --locked --manifest-path tools/peers/Cargo.toml --target-dir target/peers
+	cargo build --release --locked -p kvatlas-guard
+	tests/interop/setup.sh
+	rm -f $(RESULTS)
+	PYTHONPATH=tests/interop/stubs PYTHONDONTWRITEBYTECODE=1 LMCACHE_TRACK_USAGE=false DO_NOT_TRACK=1 LMCACHE_LOG_LEVEL=WARNING \
+	  ./target/release/kvatlas bench --out $(RESULTS) \
+	  --controller "kvatlas=target/release/kvatlas" \
+	  --controller "lmcache=$(CACHE)/interop-venv/bin/python -m lmcache.v1.api_server" \
+	  --peers $(PEERS)/kvidx --peers $(PEERS)/kvidx-memory \
+	  --note "lmcache=0.5.6 on $$($(CACHE)/interop-venv/bin/python --version)" --note "dynamo=dynamo-kv-router 1.6.1" \
+	  --note "built with=$$(rustc --version)" $(BENCH_ARGS)
+	if command -v valgrind >/dev/null; then ./target/release/kvatlas-guard --samples >> $(RESULTS); fi
+	./target/release/kvatlas bench --report $(RESULTS) --markdown docs/benchmarks.md
+
+bench-guard: ## instruction counts of the hot paths against their baseline (GUARD_ARGS=--accept stores a new one)
+	$(call say,instruction counts)
+	@if command -v valgrind >/dev/null; then cargo run --release --quiet --locked -p kvatlas-guard -- $(GUARD_ARGS); \
+	else echo "bench-guard: SKIPPED, valgrind is not installed"; fi
 
 fuzz: ## every decoder, FUZZ_SECONDS each
 	$(call say,fuzz)

@@ -25,6 +25,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
             "kvatlas-bench",
         ],
     ),
+    ("kvatlas-guard", &["kvatlas-protocol", "kvatlas-controller"]),
     ("kvatlas-house", &[]),
 ];
 

@@ -94,7 +94,15 @@ impl<'a> Trial<'a> {
 
     /// Distinct (key, holder) pairs that the controller counts.
     fn keys(&mut self) -> Result<u64, BenchError> {
-        let stats = self.http.json(&http::get("/controller/key-stats"))?;
+        let request = http::get("/controller/key-stats");
+        let stats = match self.http.json(&request) {
+            Ok(stats) => stats,
+            // A server may end a connection that was idle for seconds.
+            Err(_) => {
+                self.http = Http::connect(self.ports.http)?;
+                self.http.json(&request)?
+            }
+        };
         let total = stats["total_key_count"].as_u64();
         total.ok_or_else(|| BenchError::Wrong {
             case: "key-stats",
