@@ -28,7 +28,7 @@ mod table;
 mod view;
 
 #[cfg(all(test, loom))]
-mod models;
+mod loom_models;
 #[cfg(all(test, not(loom)))]
 mod tests;
 

@@ -1,7 +1,7 @@
 //! Loom explores the two places where readers and the writer meet without a lock: a bucket whose slot
 //! changes its key, and a set entry that is freed and reused.
 //!
-//! `RUSTFLAGS="--cfg loom" cargo test -p kvatlas-controller --lib --release models`
+//! `RUSTFLAGS="--cfg loom" cargo test -p kvatlas-controller --release loom_` (`make loom`)
 
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
