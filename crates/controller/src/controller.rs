@@ -17,6 +17,7 @@ use crate::full_sync::schedule::{Places, Want};
 use crate::index::Index;
 use crate::registry::worker::WorkerState;
 use crate::registry::{IfKnown, Registry};
+use crate::scheme::Schemes;
 
 pub use crate::full_sync::schedule::{FullSyncRequest, SyncReason, SyncState};
 pub use crate::full_sync::{SyncStart, SyncStatus};
@@ -54,6 +55,7 @@ pub struct Controller {
     pub(crate) registry: Registry,
     pub(crate) index: Index,
     pub(crate) places: Places,
+    pub(crate) schemes: Schemes,
     /// Sequence gaps since start, of workers that are gone too.
     gaps: AtomicU64,
 }
@@ -65,6 +67,7 @@ impl Controller {
             registry: Registry::new(settings.max_instances, settings.max_workers),
             index: Index::new(settings.hash_seed),
             places: Places::new(settings.full_sync_parallel),
+            schemes: Schemes::new(settings.schemes.clone()),
             gaps: AtomicU64::new(0),
             settings,
         }
@@ -88,6 +91,7 @@ impl Controller {
         )?;
         if let Some(old) = &entry.replaced {
             self.places.release(old.serial);
+            self.schemes.forget(&old.key.instance);
         }
         Ok(Registered {
             replaced: entry.replaced.is_some(),
@@ -156,6 +160,9 @@ impl Controller {
             return false;
         };
         self.places.release(worker.serial);
+        if !self.registry.has_instance(key.instance.as_str()) {
+            self.schemes.forget(&key.instance);
+        }
         true
     }
 

@@ -13,6 +13,7 @@ mod lookup;
 pub mod plan;
 mod registry;
 mod restore;
+pub mod scheme;
 mod sequence;
 mod settings;
 mod stats;

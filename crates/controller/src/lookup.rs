@@ -162,6 +162,17 @@ impl Controller {
             .collect()
     }
 
+    /// Whether any visible holder has `hash`.
+    pub(crate) fn is_held(&self, hash: ChunkHash) -> bool {
+        let (fleet, view) = self.picture();
+        let mut is_held = false;
+        view.walk([hash], |holders| {
+            is_held = holders.ids.iter().any(|id| fleet.holder(*id).is_some());
+            ControlFlow::Break(())
+        });
+        is_held
+    }
+
     /// Facts and a view of the index that belong together.
     pub(crate) fn picture(&self) -> (Guard<Arc<Fleet>>, View<'_>) {
         let mut fleet = self.registry.fleet();

@@ -315,6 +315,11 @@ impl Registry {
         }
     }
 
+    /// Whether an instance has a worker.
+    pub(crate) fn has_instance(&self, instance: &str) -> bool {
+        self.members.read().instances.contains_key(instance)
+    }
+
     /// The workers of one instance, by rank.
     pub(crate) fn workers_of(&self, instance: &str) -> Vec<Arc<Worker>> {
         let members = self.members.read();

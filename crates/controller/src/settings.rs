@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::scheme::SchemeChoice;
+
 /// Limits and times; `Settings::default()` is what the server starts with.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -28,6 +30,8 @@ pub struct Settings {
     pub max_locations_per_worker: usize,
     /// Most keys one worker may hold over all its locations, give or take one message.
     pub max_keys_per_worker: u64,
+    /// How prompts are hashed, or among which schemes to find out.
+    pub schemes: SchemeChoice,
     /// Seed of the index's keyed hash: random per process, never from the network.
     pub hash_seed: u64,
 }
@@ -46,6 +50,7 @@ impl Default for Settings {
             max_workers: 100_000,
             max_locations_per_worker: 16,
             max_keys_per_worker: 1 << 32,
+            schemes: SchemeChoice::default(),
             hash_seed: 0,
         }
     }

@@ -4,6 +4,7 @@ mod fleet;
 mod lookup;
 mod model;
 mod restore;
+mod scheme;
 mod sync;
 
 use kvatlas_protocol::{

@@ -94,7 +94,10 @@ impl Controller {
             sync_id, announced, hidden, window, now,
         )));
         match &state.default_want {
-            Some(want) if want.asked => state.default_want = None,
+            Some(want) if want.asked => {
+                state.default_want = None;
+                close_windows(state);
+            }
             // It starts for reasons of its own; the default is still to be asked for.
             Some(_) => {}
             None if was_wanted => {}
@@ -410,6 +413,16 @@ fn give_up_asked(state: &mut WorkerState, now: Timestamp) {
                 reason: want.reason,
                 since: now,
             };
+            known.window = None;
+        }
+    }
+}
+
+/// The default sync has begun. Whatever else it covers is listed anew when its turn comes, and what
+/// it does not cover would be watched for ever.
+fn close_windows(state: &mut WorkerState) {
+    for known in &mut state.locations {
+        if !matches!(&known.sync, Sync::Wanted(want) if want.asked) {
             known.window = None;
         }
     }

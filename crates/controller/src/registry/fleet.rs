@@ -96,6 +96,14 @@ impl Fleet {
         self.ranks.get(ordinal as usize)?.as_ref()
     }
 
+    /// Instances with a rank that ever admitted a key.
+    pub(crate) fn n_reporting_instances(&self) -> usize {
+        let instances = self.instances.iter().flatten();
+        instances
+            .filter(|instance| instance.n_reporting > 0)
+            .count()
+    }
+
     /// One more than the largest instance ordinal.
     pub(crate) fn n_instances(&self) -> usize {
         self.instances.len()

@@ -246,6 +246,11 @@ impl World {
             return;
         };
         let keys = listed.unwrap_or_else(|| worker.list(location));
+        // One sync at a time: the others list their keys when their turn comes.
+        worker
+            .asked
+            .iter_mut()
+            .for_each(|(_, listed)| *listed = None);
         let mut batches: Vec<Vec<u64>> = keys.chunks(BATCH).map(<[u64]>::to_vec).collect();
         if batches.is_empty() {
             batches.push(Vec::new());
