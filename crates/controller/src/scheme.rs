@@ -252,6 +252,15 @@ impl Controller {
             .collect()
     }
 
+    /// Tokens a chunk most likely has, where a request names chunks and not tokens.
+    pub fn likely_chunk_size(&self) -> NonZeroUsize {
+        let known = self.schemes.known.load();
+        match known.in_use.first() {
+            Some(&candidate) => self.schemes.candidates[candidate].chunk_size(),
+            None => HashScheme::default().chunk_size(),
+        }
+    }
+
     /// Whether the scheme is fixed by configuration.
     pub fn is_scheme_fixed(&self) -> bool {
         self.schemes.is_fixed

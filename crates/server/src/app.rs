@@ -26,7 +26,7 @@ use crate::housekeeping::Housekeeping;
 use crate::http::serve::Listener;
 use crate::logging::{Levels, Throttle};
 use crate::metrics::{Fault, Front, Metrics};
-use crate::scheme::{SchemeError, Schemes};
+use crate::scheme::{self, SchemeError};
 use crate::zmq::{BindError, Ports, Sockets};
 
 /// What every front shares. Fronts keep nothing of their own.
@@ -43,8 +43,6 @@ pub struct Shared {
     pub dispatch: Dispatch,
     /// What is counted.
     pub metrics: Metrics,
-    /// How the fleet hashes.
-    pub schemes: Schemes,
     /// Log levels.
     pub levels: Levels,
     /// Latch: everything is bound, loaded and served, and nothing is stopping.
@@ -103,7 +101,7 @@ pub enum StartError {
 impl App {
     /// Binds everything that `config` asks for.
     pub fn bind(config: Config, levels: Levels) -> Result<Self, StartError> {
-        let schemes = Schemes::new(&config)?;
+        let settings = settings(&config)?;
         let sockets = Sockets::bind(&config)?;
         let listener = Listener::bind(&config).map_err(|source| StartError::Http {
             host: config.controller_host.clone(),
@@ -116,12 +114,11 @@ impl App {
             ports: sockets.ports(),
         };
         let shared = Arc::new(Shared {
-            controller: Controller::new(settings(&config)),
+            controller: Controller::new(settings),
             clock: Clock::new(),
             ports: sockets.ports(),
             dispatch: Dispatch::new()?,
             metrics: Metrics::default(),
-            schemes,
             levels,
             ready: AtomicBool::new(false),
             housekeeping: Housekeeping::default(),
@@ -224,13 +221,13 @@ impl fmt::Display for Addresses {
     }
 }
 
-fn settings(config: &Config) -> Settings {
+fn settings(config: &Config) -> Result<Settings, SchemeError> {
     // Nobody looks for silent workers: none is ever silent for long enough.
     let worker_timeout = match config.health_check_interval.0 {
         Some(_) => config.lmcache_worker_timeout,
         None => Duration::MAX,
     };
-    Settings {
+    Ok(Settings {
         worker_timeout,
         expire_without_heartbeat: config.expire_without_heartbeat,
         full_sync_completion_threshold: config.full_sync_completion_threshold.0,
@@ -242,6 +239,7 @@ fn settings(config: &Config) -> Settings {
         max_workers: config.max_workers.0,
         max_locations_per_worker: config.max_locations_per_worker.0,
         max_keys_per_worker: config.max_keys_per_worker.0 as u64,
+        schemes: scheme::choice(config)?,
         hash_seed: RandomState::new().hash_one("index"),
-    }
+    })
 }

@@ -1,5 +1,5 @@
 //! What runs beside the fronts, on one thread of its own: expiry of silent workers, full-sync
-//! timeouts, the sweep of departed holders, and the review of which hash schemes are covered.
+//! timeouts, and the sweep of departed holders.
 //!
 //! The sweep goes in short steps with pauses between, so that a million keys of a departed worker
 //! never hold anybody up. The tasks are shown at `/periodic-threads` as upstream shows its own.
@@ -32,8 +32,6 @@ pub struct Housekeeping {
     pub expiry: Task,
     /// Frees the index slots of departed holders.
     pub sweep: Task,
-    /// Reviews which instances a confirmed hash scheme covers.
-    pub schemes: Task,
 }
 
 /// How one task is doing.
@@ -126,11 +124,6 @@ fn round(shared: &Shared) -> Duration {
     };
     if due(&tasks.expiry, interval) {
         tasks.expiry.run(shared, |now| expire(shared, now));
-    }
-    if due(&tasks.schemes, ROUND) {
-        tasks.schemes.run(shared, |now| {
-            shared.schemes.review(&shared.controller, now);
-        });
     }
     let progress = tasks
         .sweep

@@ -196,7 +196,6 @@ fn listed(shared: &Shared) -> Vec<Value> {
     vec![
         row("expiry", "high", &tasks.expiry, expiry),
         row("sweep", "medium", &tasks.sweep, 0.5),
-        row("hash-schemes", "medium", &tasks.schemes, 0.5),
     ]
 }
 

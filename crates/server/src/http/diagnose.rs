@@ -4,6 +4,7 @@ use axum::extract::State;
 use axum::routing::get;
 use axum::{Json, Router};
 use kvatlas_controller::controller::{InstanceMatch, WorkerInfo};
+use kvatlas_controller::scheme::PromptMatch;
 use kvatlas_protocol::{HashScheme, InstanceId};
 use serde_json::{Value, json};
 
@@ -11,7 +12,6 @@ use super::body::Body;
 use super::error::ApiError;
 use super::lookup::{Layout, Prompt, prompt};
 use crate::app::{AppState, Shared};
-use crate::scheme::{Credit, Probe};
 
 /// Most workers an answer names.
 const MAX_NAMED: usize = 20;
@@ -53,9 +53,9 @@ fn diagnose(shared: &Shared, body: &Body) -> Result<Value, ApiError> {
         }
     };
     let workers = shared.controller.workers();
-    let probes = shared.schemes.probe(&shared.controller, &tokens);
+    let probes = probe(shared, &tokens);
     let now = shared.clock.now();
-    let credits = shared.schemes.lookup(&shared.controller, &tokens, now);
+    let credits = shared.controller.lookup_tokens(&tokens, now);
     let mut reasons = fleet_reasons(shared, &workers);
     reasons.extend(prompt_reasons(shared, &workers, &tokens, &probes, &credits));
     let tried: Vec<Value> = probes
@@ -95,18 +95,43 @@ fn scheme(scheme: &HashScheme) -> Value {
     })
 }
 
+/// What one candidate finds for a prompt.
+struct Probe {
+    scheme: HashScheme,
+    /// Some instance is known to use it, or the configuration says so.
+    confirmed: bool,
+    matches: Vec<InstanceMatch>,
+}
+
+fn probe(shared: &Shared, tokens: &[i64]) -> Vec<Probe> {
+    let is_fixed = shared.controller.is_scheme_fixed();
+    let known = shared.controller.schemes();
+    let found = shared.controller.probe_schemes(tokens);
+    let probes = found.into_iter().map(|(scheme, matches)| Probe {
+        confirmed: is_fixed
+            || known
+                .iter()
+                .any(|known| known.scheme == scheme && !known.instances.is_empty()),
+        scheme,
+        matches,
+    });
+    probes.collect()
+}
+
 /// What is known without a prompt.
 fn report(shared: &Shared, workers: &[WorkerInfo]) -> Value {
-    let schemes = &shared.schemes;
+    let schemes = shared.controller.schemes();
+    let is_fixed = shared.controller.is_scheme_fixed();
     let confirmed: Vec<Value> = schemes
-        .confirmed()
         .iter()
-        .map(|(confirmed, instances)| {
-            let mut row = scheme(confirmed);
-            row["instances"] = instances.iter().map(InstanceId::as_str).collect();
+        .filter(|known| is_fixed || !known.instances.is_empty())
+        .map(|known| {
+            let mut row = scheme(&known.scheme);
+            row["instances"] = known.instances.iter().map(InstanceId::as_str).collect();
             row
         })
         .collect();
+    let unknown = shared.controller.instances_without_scheme();
     let totals = shared.controller.totals();
     json!({
         "instances": totals.instances,
@@ -114,9 +139,10 @@ fn report(shared: &Shared, workers: &[WorkerInfo]) -> Value {
         "keys": totals.keys,
         "sequence_gaps": totals.gaps,
         "hash_schemes": {
-            "mode": if schemes.is_fixed() { "fixed by configuration" } else { "found out from the fleet's keys" },
-            "candidates": schemes.n_candidates(),
+            "mode": if is_fixed { "fixed by configuration" } else { "found out from the fleet's keys" },
+            "candidates": schemes.len(),
             "confirmed": confirmed,
+            "unknown_for": unknown.iter().take(MAX_NAMED).map(InstanceId::as_str).collect::<Vec<_>>(),
         },
     })
 }
@@ -167,7 +193,7 @@ fn prompt_reasons(
     workers: &[WorkerInfo],
     tokens: &[i64],
     probes: &[Probe],
-    credits: &[Credit],
+    credits: &[PromptMatch],
 ) -> Vec<String> {
     let mut reasons = Vec::new();
     if tokens.is_empty() {
@@ -179,7 +205,7 @@ fn prompt_reasons(
     if let Some(best) = credits.first() {
         reasons.push(format!(
             "instance {} holds the first {} of {} tokens",
-            best.instance,
+            best.found.instance,
             best.tokens,
             tokens.len()
         ));
@@ -187,7 +213,7 @@ fn prompt_reasons(
         // The fleet's own reasons say it.
     } else if any {
         reasons.push("a hash scheme that is not confirmed yet finds the prompt; ask again".into());
-    } else if probes.iter().any(|probe| probe.confirmed) && !shared.schemes.is_fixed() {
+    } else if probes.iter().any(|probe| probe.confirmed) && !shared.controller.is_scheme_fixed() {
         reasons.push(
             "the fleet's hash scheme is known, and nobody holds this prompt's first chunk: it was never cached, or has been evicted, or the tokens differ (another tokenizer, chat template or special token at the start)".into(),
         );

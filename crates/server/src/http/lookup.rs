@@ -17,6 +17,7 @@ use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
+use kvatlas_controller::scheme::PromptMatch;
 use kvatlas_protocol::ChunkHash;
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
@@ -25,7 +26,6 @@ use super::body::Body;
 use super::error::{ApiError, Fields};
 use super::{event_id, tokens};
 use crate::app::{AppState, Shared};
-use crate::scheme::Credit;
 
 /// Bodies above this size, in bytes, leave the async threads: about 20,000 tokens, half a
 /// millisecond of work.
@@ -67,7 +67,7 @@ fn answer(shared: &Shared, body: &Body) -> Result<Response, ApiError> {
     let credits = match prompt(shared, body)? {
         Prompt::Tokens(tokens) => {
             let now = shared.clock.now();
-            shared.schemes.lookup(&shared.controller, &tokens, now)
+            shared.controller.lookup_tokens(&tokens, now)
         }
         Prompt::Hashes(hashes) => by_hashes(shared, &hashes),
     };
@@ -110,13 +110,12 @@ pub(super) fn prompt(shared: &Shared, body: &Body) -> Result<Prompt, ApiError> {
     Ok(Prompt::Tokens(tokens))
 }
 
-fn by_hashes(shared: &Shared, hashes: &[ChunkHash]) -> Vec<Credit> {
-    let chunk_size = shared.schemes.chunk_size().get();
+fn by_hashes(shared: &Shared, hashes: &[ChunkHash]) -> Vec<PromptMatch> {
+    let chunk_size = shared.controller.likely_chunk_size().get();
     let matches = shared.controller.lookup(hashes.iter().copied());
-    let credits = matches.into_iter().map(|found| Credit {
-        instance: found.instance,
-        location: found.location,
+    let credits = matches.into_iter().map(|found| PromptMatch {
         tokens: found.chunks.saturating_mul(chunk_size),
+        found,
     });
     credits.collect()
 }
@@ -128,14 +127,14 @@ struct Answer<'a> {
 }
 
 /// Renders credits as `{instance: [location, tokens]}`, in their order.
-pub(super) struct Layout<'a>(pub(super) &'a [Credit]);
+pub(super) struct Layout<'a>(pub(super) &'a [PromptMatch]);
 
 impl Serialize for Layout<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(self.0.len()))?;
         for credit in self.0 {
-            let value = (credit.location.as_str(), credit.tokens);
-            map.serialize_entry(credit.instance.as_str(), &value)?;
+            let value = (credit.found.location.as_str(), credit.tokens);
+            map.serialize_entry(credit.found.instance.as_str(), &value)?;
         }
         map.end()
     }
