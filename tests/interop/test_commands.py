@@ -119,6 +119,35 @@ def test_a_dead_worker_and_its_return_on_the_same_port(controller, fleet):
     assert (reply.status_code, reply.json()["num_tokens"]) == (200, 0)
 
 
+def test_a_command_to_a_worker_that_is_late_is_obeyed_when_it_comes(controller, fleet):
+    worker = fleet.start(controller, "a")
+    worker.kill()
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        early = pool.submit(controller.post, "/clear?timeout_s=60", {"instance_id": "a", "location": CPU})
+        eventually(lambda: len(controller.get("/events?state=running").json()["events"]), 1)
+        back = fleet.start(controller, "a", port=worker.port, wait=False)
+        assert back.read_answer() == "open"
+        reply = early.result()
+    assert (reply.status_code, reply.json()["num_tokens"]) == (200, 0)
+    assert back.calls("clear") == [{"call": "clear", "locations": [CPU]}]
+
+
+def test_an_event_is_followed_while_an_engine_takes_its_time(controller, pair):
+    workers, _ = pair
+    workers[1].behave("clear", sleep_s=2, answer=5)
+    workers[0].behave("clear", answer=5)
+    reply = controller.post("/clear?wait=false", {"instance_id": "a", "location": CPU})
+    assert reply.status_code == 202
+    event_id = reply.json()["event_id"]
+    status = lambda: controller.post("/check_finish", {"event_id": event_id}).json()["status"]
+    steps = lambda: [step["state"] for step in controller.get(f"/events/{event_id}").json()["steps"]]
+    assert status() == "running"
+    eventually(steps, ["finished", "running"])
+    eventually(status, "finished")
+    event = controller.get(f"/events/{event_id}").json()
+    assert event["num_tokens"] == 5 and event["steps"][1]["duration"] >= 2 > event["steps"][0]["duration"]
+
+
 def test_move_without_peer_urls_is_refused(controller, fleet, pair):
     fleet.start(controller, "c", 0, world_size=2), fleet.start(controller, "c", 1, world_size=2)
     reply = controller.post("/move", {"old_position": ["a", CPU], "new_position": ["c", CPU], "tokens": [1]})

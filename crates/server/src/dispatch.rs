@@ -13,6 +13,7 @@ mod inbox;
 mod lines;
 mod link;
 mod links;
+pub mod name;
 mod resolve;
 
 use std::io;

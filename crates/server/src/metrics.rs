@@ -6,6 +6,7 @@
 //!
 //! Upstream: `lmcache/v1/cache_controller/observability.py`.
 
+mod commands;
 pub mod histogram;
 mod process;
 mod text;
@@ -14,9 +15,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use kvatlas_controller::controller::{BatchOutcome, SweepProgress, Totals};
+use kvatlas_controller::events::EventState;
+use kvatlas_controller::plan::CommandKind;
 
 use kvatlas_protocol::codec::Reason;
 
+use self::commands::Commands;
 use self::histogram::Histogram;
 use self::text::Page;
 
@@ -73,6 +77,7 @@ pub struct Metrics {
     dead_holders: AtomicU64,
     lookups: Outcomes,
     peer_lookups: Outcomes,
+    commands: Commands,
     http: [AtomicU64; HTTP_CLASSES.len()],
     http_active: AtomicU64,
 }
@@ -215,6 +220,11 @@ impl Metrics {
         self.peer_lookups.observe(hit, took);
     }
 
+    /// A command to workers ended.
+    pub fn command(&self, kind: CommandKind, end: EventState, took: Duration) {
+        self.commands.observe(kind, end, took);
+    }
+
     /// An HTTP request began.
     pub fn http_begins(&self) {
         add(&self.http_active, 1);
@@ -247,6 +257,7 @@ impl Metrics {
         self.http.iter().for_each(zero);
         self.lookups.reset();
         self.peer_lookups.reset();
+        self.commands.reset();
     }
 
     /// The page for Prometheus.
@@ -389,6 +400,7 @@ impl Metrics {
         self.lookups.render("lookup", "Lookups over HTTP", page);
         self.peer_lookups
             .render("peer_lookup", "Peer lookups", page);
+        self.commands.render(page);
         let name = "kvatlas_http_requests_total";
         page.head(
             name,

@@ -6,8 +6,8 @@ use kvatlas_controller::events::{EventId, NewEvent, StepState, TableFull};
 use kvatlas_controller::plan::{
     self, Command, CommandKind, Outcome, PlanError, Reply, Step, StepError,
 };
-use kvatlas_protocol::WorkerKey;
 use kvatlas_protocol::message::Message;
+use kvatlas_protocol::{Timestamp, WorkerKey};
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
@@ -52,7 +52,9 @@ pub async fn start(
     let plan = plan::plan(command, &id, |instance| {
         shared.controller.workers_of(instance)
     })?;
+    let started_at = shared.clock.now();
     let running = Running {
+        started_at,
         shared: shared.clone(),
         id: id.clone(),
         kind: plan.kind,
@@ -67,7 +69,7 @@ pub async fn start(
     };
     let (jobs, unreachable) = jobs(plan.steps, timeout).await;
     let dispatch = &shared.dispatch;
-    dispatch.events.lock().start(event, shared.clock.now())?;
+    dispatch.events.lock().start(event, started_at)?;
     let answers = match dispatch.links.submit(jobs, timeout) {
         Ok(answers) => answers,
         Err(refused) => {
@@ -81,6 +83,7 @@ pub async fn start(
 
 /// A command under way.
 struct Running {
+    started_at: Timestamp,
     shared: AppState,
     id: EventId,
     kind: CommandKind,
@@ -106,6 +109,9 @@ impl Running {
         let now = self.shared.clock.now();
         let events = &self.shared.dispatch.events;
         events.lock().finish(&self.id, &outcome, now);
+        let took = now.since(self.started_at);
+        let metrics = &self.shared.metrics;
+        metrics.command(self.kind, outcome.state(), took);
         self.log(&outcome);
         outcome
     }

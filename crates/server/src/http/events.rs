@@ -4,7 +4,7 @@ use axum::extract::{Path, RawQuery, State};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use kvatlas_controller::events::{Event, EventState, Filter, StepRecord, StepState};
-use kvatlas_controller::plan::{CommandKind, StepValue};
+use kvatlas_controller::plan::StepValue;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -12,6 +12,7 @@ use super::body::Body;
 use super::error::{ApiError, Fields};
 use super::query::Query;
 use crate::app::AppState;
+use crate::dispatch::name;
 
 /// Events listed when nobody says how many.
 const DEFAULT_LIMIT: usize = 100;
@@ -19,12 +20,12 @@ const DEFAULT_LIMIT: usize = 100;
 /// Most events one answer lists; a few megabytes.
 const MAX_LIMIT: usize = 10_000;
 
-/// States by the names they are known under.
-const STATES: [(&str, EventState); 4] = [
-    ("running", EventState::Running),
-    ("finished", EventState::Finished),
-    ("failed", EventState::Failed),
-    ("partial", EventState::Partial),
+/// States that can be asked for.
+const STATES: [EventState; 4] = [
+    EventState::Running,
+    EventState::Finished,
+    EventState::Failed,
+    EventState::Partial,
 ];
 
 /// Routes of this file.
@@ -41,7 +42,7 @@ async fn check_finish(State(shared): State<AppState>, body: Body) -> Result<Json
     let id = fields.text("event_id");
     let id = fields.finish(id)?;
     let event = shared.dispatch.event(&id).ok_or_else(|| unknown(&id))?;
-    Ok(Json(json!({ "status": state(event.state) })))
+    Ok(Json(json!({ "status": name::state(event.state) })))
 }
 
 async fn event(
@@ -58,7 +59,7 @@ async fn events(
 ) -> Result<Json<EventsView>, ApiError> {
     let mut query = Query::read(query.as_deref());
     let filter = Filter {
-        state: query.choice("state", &STATES),
+        state: query.choice("state", &STATES.map(|state| (name::state(state), state))),
         instance: query.text("instance_id").map(Into::into),
         limit: query.count("limit", MAX_LIMIT).unwrap_or(DEFAULT_LIMIT),
     };
@@ -75,15 +76,6 @@ fn unknown(id: &str) -> ApiError {
     ApiError::not_found(format!(
         "no event {id:?}: never started, refused, or finished so long ago that others took its place"
     ))
-}
-
-fn state(state: EventState) -> &'static str {
-    match state {
-        EventState::Running => "running",
-        EventState::Finished => "finished",
-        EventState::Failed => "failed",
-        EventState::Partial => "partial",
-    }
 }
 
 #[derive(Serialize)]
@@ -133,7 +125,7 @@ impl From<Event> for EventView {
             kind,
             instance,
             target,
-            state: of_event,
+            state,
             steps,
             num_tokens,
             error,
@@ -142,17 +134,10 @@ impl From<Event> for EventView {
         } = event;
         Self {
             event_id: id.to_string(),
-            command: match kind {
-                CommandKind::Clear => "clear",
-                CommandKind::Pin => "pin",
-                CommandKind::Compress => "compress",
-                CommandKind::Decompress => "decompress",
-                CommandKind::Move => "move",
-                CommandKind::Health => "health",
-            },
+            command: name::command(kind),
             instance_id: instance.to_string(),
             target_instance_id: target.map(|target| target.to_string()),
-            state: state(of_event),
+            state: name::state(state),
             num_tokens,
             error,
             started_at: started_at.as_secs_f64(),

@@ -205,6 +205,9 @@ async fn an_event_can_be_followed_from_start_to_end() {
     );
     assert!(event["duration"].as_f64().unwrap() >= event["steps"][1]["duration"].as_f64().unwrap());
     assert_eq!(check().await, "finished");
+    let (_, metrics) = fleet.get("/metrics").await;
+    let line = "kvatlas_commands_total{command=\"clear\",state=\"finished\"} 1.0";
+    assert!(metrics.as_str().unwrap().contains(line), "{metrics}");
 
     let (status, _) = fleet
         .post("/check_finish", json!({ "event_id": "Clear-nothing" }))
