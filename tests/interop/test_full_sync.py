@@ -222,3 +222,20 @@ def test_real_workers_after_a_controller_restart(launcher, fleet, signal_sent):
         eventually(lambda w=worker: (w.calls("freeze") or [{"enabled": False}])[-1]["enabled"] is False)
     first.store(prompt(4, CHUNK))
     eventually(lambda: again.key_count("engine-a", 0), 133)
+
+
+def test_lost_reports_of_a_real_worker_are_mended(controller, fleet):
+    worker = fleet.start(controller, "engine-a")
+    worker.store(TOKENS[: 2 * CHUNK])
+    worker.store(TOKENS, DISK)
+    eventually(lambda: controller.key_count("engine-a", 0), 2 + 6)
+    worker.store_unreported(TOKENS[: 4 * CHUNK])
+    worker.evict(HASHES, DISK)
+    eventually(lambda: controller.lookup(TOKENS), [("engine-a", CPU, 2 * CHUNK)])
+    assert worker.calls("freeze") == []
+
+    worker.store(TOKENS[: 5 * CHUNK])
+    eventually(lambda: controller.lookup(TOKENS), [("engine-a", CPU, 5 * CHUNK)])
+    assert controller.metric(PREFIX + "kv_op_seq_discontinuity_count") == 1
+    eventually(lambda: [call["enabled"] for call in worker.calls("freeze")], [True, False])
+    assert controller.key_count("engine-a", 0) == 5

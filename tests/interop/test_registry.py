@@ -118,7 +118,7 @@ def test_deregistering_forgets_worker_keys_and_empty_instance(controller, peer):
 
 
 def test_silent_workers_expire_and_others_stay(launcher, peer):
-    controller = launcher.start("kvatlas", "--health-check-interval", "1", "--lmcache-worker-timeout", "2")
+    controller = launcher.start("kvatlas", "--health-check-interval", "1", "--lmcache-worker-timeout", "3")
     silent, never_beat, busy = peer(controller, "silent"), peer(controller, "never-beat"), peer(controller, "busy")
     tokens = prompt(4, CHUNK)
     for each in (silent, never_beat, busy):

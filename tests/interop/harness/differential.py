@@ -13,12 +13,12 @@ import msgspec
 from lmcache.v1.cache_controller.message import ErrorMsg, FullSyncStartRetMsg
 
 from harness.controllers import REPOSITORY
-from harness.raw_peer import CPU, NoReply, RawPeer
+from harness.raw_peer import CPU, TIMEOUT_MS, NoReply, RawPeer
 from harness.scripted_worker import ScriptedWorker
 
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 TIMES = ("registration_time", "last_heartbeat_time")
-SILENCE_MS = 700
+SILENCE_MS = 700  # how long LMCache's controller is given to answer what it is known to drop
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,7 +190,9 @@ def request(instance, make, rank=0, on="reply", name="request", frames=None, dif
         peer = stage.peer(instance, rank)
         made = make(peer)
         payload = made if isinstance(made, bytes) else msgspec.msgpack.encode(made)
-        return peer.request(None, frames=frames(payload) if frames else [b"", payload], on=on, timeout_ms=SILENCE_MS if frames else 15_000)
+        dropped = frames is not None and stage.controller.name == "upstream"
+        laid_out = frames(payload) if frames else [b"", payload]
+        return peer.request(None, frames=laid_out, on=on, timeout_ms=SILENCE_MS if dropped else TIMEOUT_MS)
 
     return Step(f"{name} of {instance}/{rank} on {on}", act, differs)
 

@@ -41,6 +41,10 @@ class RealWorker:
     def store_hashes(self, hashes, location=CPU):
         self.ask("store_hashes", hashes=hashes, location=location)
 
+    def store_unreported(self, tokens):
+        """Stores chunks whose reports are lost on their way."""
+        return self.ask("store_unreported", tokens=tokens)
+
     def evict(self, hashes, location=CPU):
         self.ask("evict", hashes=hashes, location=location)
 

@@ -23,10 +23,10 @@ def perform(engine, request):
             return engine.store(request["tokens"], request["location"])
         case "store_hashes":
             return engine.store_hashes(request["hashes"], request["location"])
+        case "store_unreported":
+            return engine.store_unreported(request["tokens"])
         case "evict":
             return engine.evict(request["hashes"], request["location"])
-        case "flush":
-            return engine.flush()
         case "held":
             return engine.held(request["location"])
         case "calls":
