@@ -121,7 +121,8 @@ fn compare(counts: &Counts) -> Result<(), String> {
     if risen.is_empty() {
         return Ok(());
     }
-    let advice = "make it cheaper, or accept it with `make bench-guard GUARD_ARGS=--accept` and say why";
+    let advice =
+        "make it cheaper, or accept it with `make bench-guard GUARD_ARGS=--accept` and say why";
     Err(format!("{}; {advice}", risen.join(", ")))
 }
 

@@ -33,3 +33,47 @@ pub(super) async fn resolve(
         Err(_) => Err(bad(&"the name could not be resolved in time")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn resolved(ip: &str, port: i64) -> Result<SocketAddr, StepError> {
+        let address = WorkerAddress {
+            ip: ip.into(),
+            port,
+            peer_url: None,
+        };
+        resolve(&address, Duration::from_secs(30)).await
+    }
+
+    #[tokio::test]
+    async fn ips_and_names_become_addresses() {
+        for (ip, expected) in [
+            ("127.0.0.1", "127.0.0.1:7"),
+            ("::1", "[::1]:7"),
+            ("[::1]", "[::1]:7"),
+        ] {
+            assert_eq!(resolved(ip, 7).await, Ok(expected.parse().unwrap()));
+        }
+        assert!(resolved("localhost", 7).await.unwrap().ip().is_loopback());
+    }
+
+    #[tokio::test]
+    async fn nonsense_is_the_workers_fault_and_short() {
+        let long = "x".repeat(100_000);
+        for (ip, port) in [
+            ("127.0.0.1", 0),
+            ("127.0.0.1", 65_536),
+            ("127.0.0.1", i64::MIN),
+            ("", 7),
+            ("a\0b", 7),
+            ("ipc:///tmp/x", 7),
+            (&long, 7),
+        ] {
+            let error = resolved(ip, port).await.unwrap_err();
+            assert!(matches!(error, StepError::BadAddress { .. }), "{error}");
+            assert!(error.to_string().len() < 2_000);
+        }
+    }
+}

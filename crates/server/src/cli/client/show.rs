@@ -11,7 +11,7 @@ use super::table::table;
 /// Why a controller refused: its `detail`, or whatever else it sent.
 pub(super) fn detail(body: &Value) -> String {
     match &body["detail"] {
-        Value::String(text) => text.clone(),
+        detail @ Value::String(_) => text(detail),
         Value::Array(errors) => {
             let one = |error: &Value| format!("{}: {}", place(&error["loc"]), text(&error["msg"]));
             errors.iter().map(one).collect::<Vec<_>>().join("\n")
@@ -132,7 +132,7 @@ pub(super) fn events(body: &Value) -> String {
                 text(&event["state"]),
                 text(&event["num_tokens"]),
                 seconds(&event["duration"]),
-                text(&event["error"]),
+                beginning(&event["error"]),
             ]
         })
         .collect();
@@ -211,6 +211,15 @@ fn text(value: &Value) -> String {
         other => other.to_string(),
     };
     text.replace(|c: char| c.is_control(), " ")
+}
+
+/// As much of an error as a line of a list has room for; `events ID` shows all of it.
+fn beginning(error: &Value) -> String {
+    let error = text(error);
+    match error.char_indices().nth(100) {
+        Some((end, _)) => format!("{}...", &error[..end]),
+        None => error,
+    }
 }
 
 fn place(loc: &Value) -> String {
@@ -294,6 +303,9 @@ mod tests {
         }
         let hostile = json!({ "instances": [{ "instance_id": "a\u{1b}[2J\n" }] });
         assert!(!instances(&hostile).contains('\u{1b}'));
+        assert!(!detail(&json!({ "detail": "\u{1b}[2J" })).contains('\u{1b}'));
+        let long = json!({ "events": [{ "error": "ü".repeat(500) }] });
+        assert!(events(&long).lines().all(|line| line.chars().count() < 200));
     }
 
     #[test]
