@@ -244,33 +244,34 @@ impl Drop for Bodies {
 
 fn what_to_try(args: &DemoArgs, addresses: &Addresses, bodies: &Path) -> String {
     let url = format!("http://{}", addresses.http);
-    let post = |name: &str| {
-        format!(
-            "  curl -s {url}/{name} -H 'content-type: application/json' -d @{}/{name}.json",
-            bodies.display()
-        )
-    };
+    let prompt = bodies.join("lookup.json").display().to_string();
+    let reply = addresses.ports.reply.unwrap_or(addresses.ports.pull);
+    let (instances, ranks, rate) = (args.instances, args.ranks, args.requests_per_second);
     format!(
-        "kvatlas demo: {} instances of {} ranks, {} requests a second each\n\
-         {addresses}\n\n\
-         Look at it    {url}/\n\n\
-         Who holds the most popular prompt:\n{}\n\
-         Who is there:\n  curl -s {url}/controller/workers\n  curl -s {url}/controller/key-stats\n\
-         Pin it on demo-1, copy it to demo-2, ask how demo-1 feels, clear its memory:\n{}\n{}\n{}\n{}\n\
-         One more engine, by LMCache's own configuration keys:\n  kvatlas worker --instance-id extra \
-         --pull-url {host}:{} --reply-url {host}:{} --seed {}\n\n\
-         Ctrl-C ends it.\n",
-        args.instances,
-        args.ranks,
-        args.requests_per_second,
-        post("lookup"),
-        post("pin"),
-        post("move"),
-        post("health"),
-        post("clear"),
-        addresses.ports.pull,
-        addresses.ports.reply.unwrap_or(addresses.ports.pull),
-        args.seed,
+        "kvatlas demo: {instances} instances of {ranks} ranks, {rate} requests a second each
+{addresses}
+
+Look at it    {url}/
+
+export KVATLAS_URL={url}
+kvatlas lookup -f {prompt}                     # the prompt asked for most: who holds it
+kvatlas pin demo-1 -f {prompt}                 # keep it from being evicted
+kvatlas clear demo-1                           # drop everything else
+kvatlas move demo-1 demo-2 --copy -f {prompt}  # hand it to a peer
+kvatlas health demo-1; kvatlas workers; kvatlas stats; kvatlas events
+
+curl -s {url}/lookup -H 'content-type: application/json' -d @{prompt}
+curl -s {url}/pin -H 'content-type: application/json' -d @{bodies}/pin.json    # also move, clear, health
+curl -s {url}/controller/workers
+
+One more engine, by LMCache's own configuration keys:
+kvatlas worker --instance-id extra --pull-url {host}:{pull} --reply-url {host}:{reply} --seed {seed}
+
+Ctrl-C ends it.
+",
+        bodies = bodies.display(),
         host = args.host,
+        pull = addresses.ports.pull,
+        seed = args.seed,
     )
 }

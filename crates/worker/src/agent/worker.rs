@@ -6,18 +6,17 @@
 //! Operations are sent only once the controller knows the worker; until then they wait in the
 //! publisher. They are not drained while [`MAX_OUTBOX`] messages wait for libzmq, so that all
 //! backlog stays where it is bounded.
+//!
+//! `dialogue.rs` asks and hears the controller, `stream.rs` reports to it.
+
+mod dialogue;
+mod stream;
 
 use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
-use std::time::Duration;
 
-use kvatlas_protocol::codec::publish::{BatchHeader, encode_batch};
-use kvatlas_protocol::message::{
-    BatchedP2PLookupMsg, BatchedP2PLookupRetMsg, CommandArgs, DeRegisterMsg, HeartbeatCommand,
-    HeartbeatMsg, HeartbeatRetMsg, KVOpEvent, Message, RegisterMsg, RegisterRetMsg, Value,
-};
+use kvatlas_protocol::message::{BatchedP2PLookupMsg, DeRegisterMsg, ErrorMsg, Message};
 use kvatlas_protocol::{ChunkHash, Location, Timestamp};
 use uuid::Uuid;
 use zmq::PollItem;
@@ -28,17 +27,11 @@ use crate::commands::{Engine, answer};
 use crate::config::AgentConfig;
 use crate::connection::{self, Commands, Dealer, Push};
 use crate::error::AgentError;
-use crate::full_sync::{Action, FullSync};
-use crate::heartbeat::{Presence, Question, Target};
+use crate::full_sync::FullSync;
+use crate::heartbeat::{Presence, Target};
 
 /// Messages that may wait for libzmq before the publisher keeps the rest.
 const MAX_OUTBOX: usize = 64;
-/// Operations of one message; upstream has no bound.
-const MAX_OPERATIONS: usize = 2000;
-/// Longest wait for the answer to registration before it is asked anew on another socket.
-const MAX_REGISTER_WAIT: Duration = Duration::from_secs(10);
-/// Answers to heartbeats taken at a time, so that no controller keeps the loop from the others.
-const MAX_BEATS: usize = 16;
 /// Peer lookups that may wait for their turn.
 const MAX_LOOKUPS: usize = 64;
 
@@ -248,287 +241,6 @@ impl Worker {
         self.sync.handle_listed(keys, sync_id, now);
     }
 
-    /// Answers of the controller, or their absence.
-    fn hear(&mut self, ready: Ready, now: Timestamp) {
-        if ready.reply
-            && self.asked.is_some()
-            && let Some(payload) = self.reply.answer()
-            && let Some((asked, until)) = self.asked.take()
-        {
-            let answer = decode(&payload);
-            self.handle_reply(asked, answer, until, now);
-        }
-        if let Some((asked, _)) = self.asked.take_if(|(_, until)| *until <= now) {
-            self.reply.give_up();
-            self.handle_reply(asked, None, now, now);
-        }
-        if ready.heartbeat {
-            for _ in 0..MAX_BEATS {
-                let Some(payload) = self.heartbeat.as_ref().and_then(|(_, h)| h.answer()) else {
-                    break;
-                };
-                self.handle_beat(decode(&payload), now);
-            }
-        }
-    }
-
-    /// `answer` to what was asked, which may be answered until `until`.
-    fn handle_reply(
-        &mut self,
-        asked: Asked,
-        answer: Option<Message>,
-        until: Timestamp,
-        now: Timestamp,
-    ) {
-        match (asked, answer) {
-            (Asked::Register, Some(Message::RegisterRetMsg(answer))) => {
-                self.handle_registered(&answer, now);
-            }
-            (Asked::Register, answer) => {
-                tracing::debug!(worker = %self.config.worker, ?answer, "not registered yet");
-                self.presence.handle_not_registered(random(), now);
-            }
-            (Asked::Sync, Some(Message::FullSyncStartRetMsg(answer))) => {
-                if !self.sync.handle_start_reply(answer, now) {
-                    self.asked = Some((Asked::Sync, until));
-                }
-            }
-            (Asked::Sync, Some(Message::FullSyncStatusRetMsg(answer))) => {
-                if !self.sync.handle_status_reply(answer, now) {
-                    self.asked = Some((Asked::Sync, until));
-                }
-            }
-            (Asked::Sync, _) => self.sync.handle_no_reply(now),
-            (Asked::Lookup(reply), Some(Message::BatchedP2PLookupRetMsg(answer))) => {
-                // Whoever asked may have stopped waiting.
-                let _ = reply.send(peers(answer));
-            }
-            // Dropping the sender tells the asker that there is no answer.
-            (Asked::Lookup(_), _) => {}
-        }
-    }
-
-    fn handle_registered(&mut self, answer: &RegisterRetMsg, now: Timestamp) {
-        let url = answer.extra_config.get("heartbeat_url");
-        self.heartbeat_url = url
-            .filter(|url| match connection::endpoint(url) {
-                Ok(_) => true,
-                Err(error) => {
-                    tracing::warn!(%error, "heartbeats go to the reply socket");
-                    false
-                }
-            })
-            .cloned();
-        self.presence
-            .handle_registered(self.heartbeat_url.is_some(), now);
-        self.shared.status.lock().registered = true;
-        tracing::info!(worker = %self.config.worker, heartbeat = url, "registered");
-        // What was held before is in no operation.
-        let initial = std::mem::take(&mut self.initial);
-        if !initial.is_empty() {
-            self.request_sync(initial, now);
-        }
-    }
-
-    fn handle_beat(&mut self, answer: Option<Message>, now: Timestamp) {
-        let Some(Message::HeartbeatRetMsg(HeartbeatRetMsg { commands })) = answer else {
-            tracing::debug!(worker = %self.config.worker, ?answer, "heartbeat refused");
-            return;
-        };
-        self.presence.handle_beat();
-        self.shared.status.lock().heartbeats += 1;
-        for command in commands {
-            self.handle_heartbeat_command(command, now);
-        }
-    }
-
-    fn handle_heartbeat_command(&mut self, command: HeartbeatCommand, now: Timestamp) {
-        match command {
-            HeartbeatCommand::FullSync(CommandArgs { reason, args }) => {
-                let mut locations = self.engine.locations();
-                if let Some(Value::Text(wanted)) =
-                    args.as_ref().and_then(|args| args.get("location"))
-                {
-                    locations.retain(|location| location.as_str() == wanted);
-                }
-                tracing::info!(worker = %self.config.worker, reason, ?locations, "full sync asked");
-                self.request_sync(locations, now);
-            }
-            HeartbeatCommand::HeartbeatCommand(_) => {}
-        }
-    }
-
-    fn request_sync(&mut self, locations: Vec<Location>, now: Timestamp) {
-        let delay = self.config.full_sync.startup_delay.mul_f64(random());
-        self.sync.handle_request(locations, delay, now);
-    }
-
-    /// Registers and beats.
-    fn be_present(&mut self, now: Timestamp) {
-        match self.presence.poll(now) {
-            None => {}
-            Some(Question::Register) => {
-                let message = self.register().encode_msgpack();
-                self.questions.push_back((Asked::Register, message));
-            }
-            Some(Question::Beat(target)) => {
-                if self.presence.unanswered() > 1 {
-                    self.shared.status.lock().heartbeats_missed += 1;
-                }
-                let message = self.beat().encode_msgpack();
-                if let Some(heartbeat) = self.heartbeat_to(target) {
-                    heartbeat.ask(&message);
-                }
-            }
-        }
-    }
-
-    /// The socket for heartbeats, opened anew if it leads elsewhere.
-    fn heartbeat_to(&mut self, target: Target) -> Option<&Dealer> {
-        if self.heartbeat.as_ref().is_none_or(|(at, _)| *at != target) {
-            let address = match (target, &self.heartbeat_url) {
-                (Target::Heartbeat, Some(url)) => url,
-                _ => &self.config.reply_url,
-            };
-            let opened = Dealer::open(&self.context, address);
-            let opened = opened.inspect_err(|error| tracing::warn!(%error, "no heartbeat socket"));
-            self.heartbeat = opened.ok().map(|dealer| (target, dealer));
-        }
-        self.heartbeat.as_ref().map(|(_, dealer)| dealer)
-    }
-
-    /// Begins a sync of our own where a gap of ours was not asked to be repaired.
-    fn repair(&mut self, now: Timestamp) {
-        let fresh = self.shared.publisher.lock().take_gaps();
-        for location in fresh {
-            tracing::warn!(worker = %self.config.worker, %location, "operations dropped, queue full");
-            self.gaps.retain(|(known, _)| *known != location);
-            self.gaps.push((location, now));
-        }
-        if !self.presence.is_registered() {
-            return;
-        }
-        let patience = self.config.repair_after;
-        let overdue: Vec<Location> = self
-            .gaps
-            .extract_if(.., |(_, noticed)| *noticed + patience <= now)
-            .map(|(location, _)| location)
-            .collect();
-        if !overdue.is_empty() {
-            self.request_sync(overdue, now);
-        }
-    }
-
-    fn publish(&mut self, now: Timestamp) {
-        if !self.may_publish() {
-            return;
-        }
-        let batches = {
-            let mut publisher = self.shared.publisher.lock();
-            let due = publisher.due().is_some_and(|due| due <= now);
-            if !due && self.leaving.is_none() {
-                return;
-            }
-            publisher.drain()
-        };
-        let mut sent = 0;
-        for mut batch in batches {
-            let header = BatchHeader {
-                instance_id: self.config.worker.instance.as_str(),
-                worker_id: self.config.worker.worker.0,
-                location: batch.location.as_str(),
-            };
-            let events: Vec<KVOpEvent> = batch
-                .operations
-                .drain(..)
-                .map(|operation| KVOpEvent {
-                    op_type: operation.kind,
-                    key: self.config.keys.wire(operation.hash),
-                    seq_num: operation.seq.0,
-                })
-                .collect();
-            sent += events.len() as u64;
-            for events in events.chunks(MAX_OPERATIONS) {
-                let mut message = Vec::with_capacity(events.len() * 48 + 128);
-                encode_batch(header, events, &mut message);
-                self.push.add(message);
-            }
-        }
-        self.shared.status.lock().operations_sent += sent;
-    }
-
-    fn may_publish(&self) -> bool {
-        if !self.presence.is_registered() || self.push.waiting() >= MAX_OUTBOX {
-            return false;
-        }
-        // An engine that does not heed the freeze must not lose operations for it.
-        let room = self.config.batching.queue_limit / 2;
-        !self.sync.holds_operations() || self.shared.publisher.lock().waiting() > room
-    }
-
-    fn go_on_syncing(&mut self, now: Timestamp) {
-        while self.push.waiting() < MAX_OUTBOX {
-            let Some(action) = self.sync.poll(now) else {
-                break;
-            };
-            match action {
-                Action::Freeze(frozen) => self.engine.freeze(frozen),
-                Action::List(location) => {
-                    self.listed_at = now;
-                    self.list(location, now);
-                }
-                Action::Ask(message) => self
-                    .questions
-                    .push_back((Asked::Sync, message.encode_msgpack())),
-                Action::Push(message) => self.push.add(message.encode_msgpack()),
-                Action::Finished(location, result) => {
-                    let mut status = self.shared.status.lock();
-                    match &result {
-                        Ok(()) => status.syncs_completed += 1,
-                        Err(_) => status.syncs_failed += 1,
-                    }
-                    drop(status);
-                    let worker = &self.config.worker;
-                    match result {
-                        Ok(()) => {
-                            // A gap noticed after the listing is not mended by it.
-                            let listed_at = self.listed_at;
-                            self.gaps
-                                .retain(|(gap, at)| *gap != location || *at > listed_at);
-                            tracing::info!(%worker, %location, "full sync complete");
-                        }
-                        Err(failure) => {
-                            tracing::warn!(%worker, %location, %failure, "full sync failed");
-                        }
-                    }
-                }
-            }
-        }
-        self.shared.status.lock().syncing = self.sync.is_active();
-    }
-
-    fn list(&mut self, location: Location, now: Timestamp) {
-        let (engine, orders, shared) = (
-            self.engine.clone(),
-            self.orders.clone(),
-            self.shared.clone(),
-        );
-        let id = self.id;
-        let listing = std::thread::Builder::new()
-            .name("kvatlas-listing".into())
-            .spawn(move || {
-                // Unwind safety: the engine's own locks decide what a panic leaves behind.
-                let keys = catch_unwind(AssertUnwindSafe(|| engine.keys(&location))).ok();
-                if orders.send(Order::Listed { id, keys }).is_ok() {
-                    shared.waker.wake();
-                }
-            });
-        if let Err(error) = listing {
-            tracing::error!(%error, "no thread to list keys");
-            self.handle_listed(None, now);
-        }
-    }
-
     /// Takes one command and lets a thread carry it out.
     fn obey(&mut self) {
         if self.command_running {
@@ -553,25 +265,10 @@ impl Worker {
                 }
             });
         if let Err(error) = command {
-            let refusal = kvatlas_protocol::message::ErrorMsg {
+            let refusal = ErrorMsg {
                 error: format!("no thread for the command: {error}"),
             };
             self.handle_answer(&Message::from(refusal).encode_msgpack());
-        }
-    }
-
-    fn ask_next(&mut self, now: Timestamp) {
-        if self.asked.is_some() {
-            return;
-        }
-        if let Some((asked, payload)) = self.questions.pop_front() {
-            let timeout = match asked {
-                Asked::Register => self.config.request_timeout.min(MAX_REGISTER_WAIT),
-                Asked::Sync | Asked::Lookup(_) => self.config.request_timeout,
-            };
-            // An unsent question is an unanswered one.
-            self.reply.ask(&payload);
-            self.asked = Some((asked, now + timeout));
         }
     }
 
@@ -631,59 +328,6 @@ impl Worker {
         .flatten()
         .min()
     }
-
-    fn register(&self) -> Message {
-        let HeartbeatMsg {
-            instance_id,
-            worker_id,
-            ip,
-            port,
-            peer_init_url,
-        } = self.facts();
-        RegisterMsg {
-            instance_id,
-            worker_id,
-            ip,
-            port,
-            peer_init_url,
-        }
-        .into()
-    }
-
-    fn beat(&self) -> Message {
-        self.facts().into()
-    }
-
-    fn facts(&self) -> HeartbeatMsg {
-        HeartbeatMsg {
-            instance_id: self.config.worker.instance.to_string(),
-            worker_id: self.config.worker.worker.0,
-            ip: self.ip.clone(),
-            port: i64::from(self.commands.port()),
-            peer_init_url: self.config.peer_url.clone(),
-        }
-    }
-}
-
-fn decode(payload: &[u8]) -> Option<Message> {
-    Message::decode(payload)
-        .inspect_err(|error| tracing::warn!(%error, "undecodable answer"))
-        .ok()
-}
-
-fn peers(answer: BatchedP2PLookupRetMsg) -> Vec<PeerHit> {
-    answer
-        .layout_info
-        .into_iter()
-        // A miss is one entry of empty names.
-        .filter(|(instance, _, chunks, _)| !instance.is_empty() && *chunks > 0)
-        .map(|(instance, location, chunks, peer_url)| PeerHit {
-            instance,
-            location: location.into(),
-            chunks: usize::try_from(chunks).unwrap_or(0),
-            peer_url,
-        })
-        .collect()
 }
 
 /// In 0..1.
