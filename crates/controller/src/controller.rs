@@ -16,7 +16,7 @@ use crate::error::RegisterError;
 use crate::full_sync::schedule::{Places, Want};
 use crate::index::Index;
 use crate::registry::worker::WorkerState;
-use crate::registry::{IfKnown, Registry};
+use crate::registry::{Entry, IfKnown, Registry};
 use crate::scheme::Schemes;
 
 pub use crate::full_sync::schedule::{FullSyncRequest, SyncReason, SyncState};
@@ -24,7 +24,6 @@ pub use crate::full_sync::{SyncStart, SyncStatus};
 pub use crate::ingest::BatchOutcome;
 pub use crate::lookup::{InstanceMatch, PeerMatch};
 pub use crate::registry::worker::WorkerAddress;
-pub use crate::restore::{LocationRecord, Trust, WorkerRecord};
 pub use crate::settings::Settings;
 pub use crate::stats::{LocationInfo, SweepProgress, Totals, WorkerInfo};
 
@@ -115,19 +114,7 @@ impl Controller {
         let (worker, registered) = match known {
             Some(worker) => (worker, false),
             None => {
-                let want = Want::new(SyncReason::WorkerReRegistered, now, Default::default());
-                let state = WorkerState {
-                    default_want: Some(want),
-                    ..WorkerState::default()
-                };
-                let entry = self.registry.register(
-                    key,
-                    address.clone(),
-                    state,
-                    IfKnown::Keep,
-                    &self.index,
-                    now,
-                )?;
+                let entry = self.enroll(key, address.clone(), now)?;
                 (entry.worker, entry.is_new)
             }
         };
@@ -145,6 +132,23 @@ impl Controller {
             readdressed,
             full_sync,
         })
+    }
+
+    /// Registers a worker that is known only by its heartbeat: what it holds is to be asked for.
+    pub(crate) fn enroll(
+        &self,
+        key: WorkerKey,
+        address: WorkerAddress,
+        now: Timestamp,
+    ) -> Result<Entry, RegisterError> {
+        let want = Want::new(SyncReason::WorkerReRegistered, now, Default::default());
+        let state = WorkerState {
+            default_want: Some(want),
+            ..WorkerState::default()
+        };
+        let known = IfKnown::Keep;
+        self.registry
+            .register(key, address, state, known, &self.index, now)
     }
 
     /// Any other message of a worker: a sign of life.

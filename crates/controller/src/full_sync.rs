@@ -23,6 +23,7 @@ use kvatlas_protocol::{BatchId, ChunkHash, Location, Operation, SyncId, Timestam
 
 use crate::error::SyncError;
 use crate::index::HolderId;
+use crate::restore::SessionRecord;
 use window::Window;
 
 /// Most batches one session may announce: 2 billion keys at upstream's 2,000 a batch.
@@ -94,6 +95,39 @@ impl Session {
             ended: false,
             hidden,
             window,
+        }
+    }
+
+    /// A session as a snapshot kept it, filling `hidden`.
+    pub(crate) fn restored(record: SessionRecord, hidden: Option<HolderId>) -> Self {
+        let SessionRecord {
+            sync_id,
+            since,
+            announced,
+            received,
+            ended,
+            hidden: _,
+            window,
+        } = record;
+        let window = Window::restored(window);
+        let mut session = Self::start(sync_id, announced, hidden, window, since);
+        for batch in received {
+            session.received(batch, since);
+        }
+        session.ended = ended;
+        session
+    }
+
+    /// The session as a snapshot keeps it.
+    pub(crate) fn record(&self) -> SessionRecord {
+        SessionRecord {
+            sync_id: self.sync_id.clone(),
+            since: self.since,
+            announced: self.announced,
+            received: self.received.iter().collect(),
+            ended: self.ended,
+            hidden: self.hidden,
+            window: self.window.record(),
         }
     }
 
@@ -219,6 +253,12 @@ impl BatchSet {
             .ok()
             .and_then(|word| self.words.get(word))
             .is_some_and(|word| word >> (n % 64) & 1 == 1)
+    }
+
+    fn iter(&self) -> impl Iterator<Item = BatchId> {
+        (0..self.words.len() as u64 * 64)
+            .filter(|&n| self.contains(n))
+            .filter_map(|n| i64::try_from(n).ok().map(BatchId))
     }
 
     fn insert(&mut self, n: u64) {

@@ -4,7 +4,7 @@
 //! fills a hidden one, there too, so that lookups stay exact meanwhile and the change-over loses
 //! nothing. Upstream discards operations during a sync.
 
-use kvatlas_protocol::{Operation, OperationKind, Timestamp, WorkerId, WorkerKey};
+use kvatlas_protocol::{Operation, OperationKind, SeqNum, Timestamp, WorkerId, WorkerKey};
 
 use crate::controller::Controller;
 use crate::error::BatchError;
@@ -76,8 +76,14 @@ impl Controller {
             operations
         };
 
+        let is_restored = state.restored.is_some();
         let known = &mut state.locations[at];
-        let continuity = known.sequence.advance(operations);
+        self.journal()
+            .batch((&worker, at, &known.name), operations, now);
+        let is_first = known.sequence.last().is_none();
+        let mut continuity = known.sequence.advance(operations);
+        // Streams begin at 0 or 1; what came before the restart may have been lost with its end.
+        continuity.doubtful |= is_restored && is_first && operations[0].seq > SeqNum(1);
         if continuity.broken {
             self.count_gap();
         }

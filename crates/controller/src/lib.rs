@@ -9,13 +9,15 @@ mod expiry;
 pub mod full_sync;
 pub mod index;
 mod ingest;
+pub mod journal;
 mod lookup;
 pub mod plan;
 mod registry;
-mod restore;
+pub mod restore;
 pub mod scheme;
 mod sequence;
 mod settings;
+pub mod snapshot;
 mod stats;
 #[cfg(test)]
 mod tests;

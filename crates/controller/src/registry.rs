@@ -20,6 +20,7 @@ use parking_lot::{RwLock, RwLockWriteGuard};
 
 use crate::error::RegisterError;
 use crate::index::{HolderId, HolderMeta, HoldersExhausted, Index};
+use crate::journal::Journal;
 use fleet::{Fleet, HolderFacts};
 use worker::{Worker, WorkerAddress, WorkerState};
 
@@ -28,6 +29,7 @@ use worker::{Worker, WorkerAddress, WorkerState};
 pub(crate) struct Registry {
     members: RwLock<Members>,
     fleet: ArcSwap<Fleet>,
+    journal: Journal,
     max_instances: usize,
     max_workers: usize,
 }
@@ -79,9 +81,15 @@ impl Registry {
         Self {
             members: RwLock::default(),
             fleet: ArcSwap::default(),
+            journal: Journal::default(),
             max_instances,
             max_workers,
         }
+    }
+
+    /// Where everything that happens to workers is written down.
+    pub(crate) fn journal(&self) -> &Journal {
+        &self.journal
     }
 
     /// What lookups read; no lock.
@@ -135,6 +143,8 @@ impl Registry {
                 limit: self.max_workers,
             });
         }
+        self.journal
+            .registered(&key, &address, if_known == IfKnown::Keep, now);
         members.last_serial += 1;
         let serial = members.last_serial;
         let mut fleet = Fleet::clone(&self.fleet.load());
@@ -203,6 +213,7 @@ impl Registry {
         }
         let worker = instance.workers.remove(&key.worker)?;
         let is_empty = instance.workers.is_empty();
+        self.journal.removed(key);
         members.n_workers -= 1;
         let mut fleet = Fleet::clone(&self.fleet.load());
         let dead = retire(&worker, &mut fleet);
@@ -231,7 +242,9 @@ impl Registry {
         if !worker.state.lock().gone {
             fleet.set_peer_url(worker.rank, address.peer_url.as_deref());
         }
-        *worker.address.lock() = (address, members.last_serial);
+        *worker.address.lock() = (address.clone(), members.last_serial);
+        // After the change: an export as of this record contains it.
+        self.journal.readdressed(&worker.key, &address);
         self.publish(&members, fleet);
         true
     }

@@ -12,6 +12,8 @@
 
 use kvatlas_protocol::{Operation, SeqNum};
 
+use crate::restore::SequenceRecord;
+
 /// Where a stream stands.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Sequence {
@@ -37,14 +39,36 @@ pub(crate) struct Continuity {
 }
 
 impl Sequence {
-    /// The state of a restored stream.
-    pub(crate) fn restored(last: Option<SeqNum>, gaps: u64) -> Self {
+    /// A stream as a snapshot kept it.
+    pub(crate) fn restored(record: SequenceRecord) -> Self {
+        let SequenceRecord {
+            last,
+            any_next,
+            reached,
+            gaps,
+        } = record;
         Self {
             last,
-            any_next: false,
-            reached: None,
+            any_next,
+            reached,
             gaps,
         }
+    }
+
+    /// The stream as a snapshot keeps it.
+    pub(crate) fn record(&self) -> SequenceRecord {
+        SequenceRecord {
+            last: self.last,
+            any_next: self.any_next,
+            reached: self.reached,
+            gaps: self.gaps,
+        }
+    }
+
+    /// After a restart only the last number plus one continues.
+    pub(crate) fn expect_next(&mut self) {
+        self.any_next = false;
+        self.reached = None;
     }
 
     /// Number of the last operation.

@@ -1,6 +1,7 @@
 //! The controller as its fronts use it: small fleets, whole journeys.
 
 mod fleet;
+mod journal;
 mod lookup;
 mod model;
 mod restore;

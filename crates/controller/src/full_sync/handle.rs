@@ -70,11 +70,15 @@ impl Controller {
         {
             return Ok(());
         }
+        self.journal()
+            .sync_started((&worker, at, &known.name), &sync_id, announced, now);
+        let restored = state.restored;
+        let completed_here = |(_, at): &(SyncId, Timestamp)| restored.is_none_or(|r| *at > r);
         let mut window = known.window.take().unwrap_or_else(|| {
             let mut unwatched = Window::default();
             // The controller before the restart may have asked: what happened since the worker
             // listed its keys is not known here.
-            if state.restored && known.completed.is_none() {
+            if restored.is_some() && !known.completed.as_ref().is_some_and(completed_here) {
                 unwatched.doubt();
             }
             unwatched
@@ -174,6 +178,9 @@ impl Controller {
             }
             self.index.admit(set, &keys);
         }
+        self.registry
+            .journal()
+            .sync_batch((&worker, at, &known.name), batch, keys, now);
         session.received(batch, now);
         let is_finished = session.is_finished();
         worker.summarize(&state);
@@ -208,6 +215,9 @@ impl Controller {
         let known = &mut state.locations[at];
         match &mut known.sync {
             Sync::Running(session) if session.sync_id().as_str() == sync_id => {
+                self.registry
+                    .journal()
+                    .sync_ended((&worker, at, &known.name), now);
                 session.end(now);
                 let is_finished = session.is_finished();
                 worker.summarize(&state);
@@ -318,59 +328,61 @@ impl Controller {
         if !(default_due || any_due) || !self.places.grant(worker.serial, now) {
             return Vec::new();
         }
-        let mut requests = Vec::new();
-        if default_due && let Some(want) = &mut state.default_want {
-            want.asked = true;
-            requests.push(FullSyncRequest {
-                reason: want.reason,
-                location: None,
-            });
-        }
-        for known in &mut state.locations {
-            let mut asked = default_due;
-            if let Sync::Wanted(want) = &mut known.sync
-                && is_due(want)
-            {
-                asked = true;
-                want.asked = true;
-                if want.reason == SyncReason::SequenceGap {
-                    known.last_gap_sync = Some(now);
-                }
-                requests.push(FullSyncRequest {
-                    reason: want.reason,
-                    location: Some(known.name.clone()),
-                });
-            }
-            if asked && known.window.is_none() {
-                known.window = Some(Window::default());
-            }
-        }
+        let requests = state.ask(default_due, |_, want| is_due(want), now);
+        let locations: Vec<_> = requests
+            .iter()
+            .filter_map(|r| r.location.as_ref())
+            .collect();
+        self.journal()
+            .asked(&worker.key, default_due, locations.into_iter(), now);
         requests
     }
 
     /// Fails idle sessions and gives up waiting for proof; the worker's lock is held.
     pub(crate) fn check_timeouts(&self, worker: &Worker, state: &mut WorkerState, now: Timestamp) {
         for at in 0..state.locations.len() {
-            let known = &mut state.locations[at];
-            match &known.sync {
-                Sync::Running(session) if session.is_idle(now, self.settings.full_sync_timeout) => {
-                    if let Some(hidden) = session.hidden() {
-                        self.index.retire(hidden);
-                    }
-                    known.failures = known.failures.saturating_add(1);
-                    self.want(worker, state, at, SyncReason::SyncFailedRetry, now);
-                    self.leave_place(worker, state);
-                }
-                Sync::Unproved { until, .. } if now >= *until => {
-                    self.want(worker, state, at, SyncReason::ControllerRestart, now);
-                }
-                _ => {}
+            let known = &state.locations[at];
+            let is_late = match &known.sync {
+                Sync::Running(session) => session.is_idle(now, self.settings.full_sync_timeout),
+                Sync::Unproved { until, .. } => now >= *until,
+                _ => false,
+            };
+            if is_late && !self.journal().is_replaying() {
+                self.journal().timed_out((worker, at, &known.name), now);
+                self.time_out(worker, state, at, now);
             }
         }
     }
 
+    /// One location waited too long.
+    pub(crate) fn time_out(
+        &self,
+        worker: &Worker,
+        state: &mut WorkerState,
+        at: usize,
+        now: Timestamp,
+    ) {
+        let Some(known) = state.locations.get_mut(at) else {
+            return;
+        };
+        match &known.sync {
+            Sync::Running(session) => {
+                if let Some(hidden) = session.hidden() {
+                    self.index.retire(hidden);
+                }
+                known.failures = known.failures.saturating_add(1);
+                self.want(worker, state, at, SyncReason::SyncFailedRetry, now);
+                self.leave_place(worker, state);
+            }
+            Sync::Unproved { .. } => {
+                self.want(worker, state, at, SyncReason::ControllerRestart, now);
+            }
+            Sync::Idle | Sync::Wanted(_) | Sync::Unrepairable { .. } => {}
+        }
+    }
+
     /// The last batch is in: shows the new set.
-    fn complete(&self, worker: &Worker, at: usize, now: Timestamp) {
+    pub(crate) fn complete(&self, worker: &Worker, at: usize, now: Timestamp) {
         self.registry.change_over(worker, at, &self.index, |state| {
             let known = state.locations.get_mut(at)?;
             let Sync::Running(session) = &known.sync else {

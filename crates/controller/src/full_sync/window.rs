@@ -10,6 +10,8 @@ use std::collections::HashMap;
 
 use kvatlas_protocol::{ChunkHash, Operation, OperationKind};
 
+use crate::restore::WindowRecord;
+
 /// Most keys remembered (about 5 MB): more than a frozen worker ever changes during a sync.
 pub(crate) const MAX_REMEMBERED: usize = 1 << 18;
 
@@ -64,6 +66,27 @@ impl Window {
     /// Whether the last thing done to `hash` was to evict it.
     pub(crate) fn evicted(&self, hash: ChunkHash) -> bool {
         self.last.get(&hash) == Some(&OperationKind::Evict)
+    }
+
+    /// The window as a snapshot keeps it.
+    pub(crate) fn record(&self) -> WindowRecord {
+        WindowRecord {
+            doubtful: self.is_doubtful(),
+            last: self
+                .last
+                .iter()
+                .map(|(&hash, &kind)| (hash, kind))
+                .collect(),
+        }
+    }
+
+    /// A window as a snapshot kept it.
+    pub(crate) fn restored(record: WindowRecord) -> Self {
+        let WindowRecord { doubtful, last } = record;
+        Self {
+            last: last.into_iter().collect(),
+            doubtful,
+        }
     }
 
     /// Nothing is remembered.

@@ -21,6 +21,11 @@ use super::spill::MAX_HOLDERS;
 pub struct HolderId(pub(super) u32);
 
 impl HolderId {
+    /// A set as a file numbers it: no holder of any index.
+    pub(crate) fn from_ordinal(ordinal: u32) -> Self {
+        Self(ordinal)
+    }
+
     /// Position in arrays kept per holder. Ids are dense and reused.
     pub fn index(self) -> usize {
         self.0 as usize

@@ -13,13 +13,13 @@ use kvatlas_protocol::{Location, SyncId, Timestamp, WorkerKey};
 use parking_lot::Mutex;
 
 use crate::full_sync::Session;
-use crate::full_sync::schedule::{SyncReason, SyncState, Want};
+use crate::full_sync::schedule::{FullSyncRequest, SyncReason, SyncState, Want};
 use crate::full_sync::window::Window;
 use crate::index::HolderId;
 use crate::sequence::Sequence;
 
 /// Address and peer address of a worker, as it reported them.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct WorkerAddress {
     /// Host or ip of the worker's command socket; IPv6 without brackets.
     pub ip: String,
@@ -73,7 +73,7 @@ pub(crate) struct WorkerState {
     /// Deregistered, expired or replaced.
     pub gone: bool,
     /// It comes from a snapshot: an earlier controller may have asked it for a sync.
-    pub restored: bool,
+    pub restored: Option<Timestamp>,
     /// In the order in which the worker first named them; never removed.
     pub locations: Vec<LocationState>,
     /// A sync of whatever the worker syncs by default is wanted.
@@ -235,6 +235,44 @@ impl WorkerState {
                 self.locations.len() - 1
             })
         })
+    }
+
+    /// Notes that the worker is asked now, by default or for the wanted locations that `is_due`
+    /// picks, and says what for. What it lists from now on counts.
+    pub(crate) fn ask(
+        &mut self,
+        by_default: bool,
+        is_due: impl Fn(&Location, &Want) -> bool,
+        now: Timestamp,
+    ) -> Vec<FullSyncRequest> {
+        let mut requests = Vec::new();
+        if by_default && let Some(want) = &mut self.default_want {
+            want.asked = true;
+            requests.push(FullSyncRequest {
+                reason: want.reason,
+                location: None,
+            });
+        }
+        for known in &mut self.locations {
+            let mut asked = by_default;
+            if let Sync::Wanted(want) = &mut known.sync
+                && is_due(&known.name, want)
+            {
+                asked = true;
+                want.asked = true;
+                if want.reason == SyncReason::SequenceGap {
+                    known.last_gap_sync = Some(now);
+                }
+                requests.push(FullSyncRequest {
+                    reason: want.reason,
+                    location: Some(known.name.clone()),
+                });
+            }
+            if asked && known.window.is_none() {
+                known.window = Some(Window::default());
+            }
+        }
+        requests
     }
 
     /// A session runs in some location.

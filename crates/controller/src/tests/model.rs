@@ -3,7 +3,8 @@
 //! Model workers hold keys, number their operations, and send them through a pipe that keeps its
 //! order (PUSH), while registrations, heartbeats, Start and Status arrive at once (they overtake the
 //! pipe). Operations and sync batches get lost or come twice, workers restart, leave, fall silent
-//! and expire, the controller restarts from its own export. When everything is quiet and every sync
+//! and expire, the controller restarts from its last snapshot and the journals since, and must then
+//! know exactly what it knew. When everything is quiet and every sync
 //! that was asked for is done, the controller must hold exactly what the workers hold.
 //!
 //! Not played, because nobody can notice it: a loss with nothing of that stream heard before it
@@ -15,6 +16,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 
+use super::journal::Disk;
 use super::*;
 
 const LOCATIONS: [&str; 2] = [CPU, DISK];
@@ -48,6 +50,7 @@ enum Action {
     Restart,
     Leave,
     Wait(u64),
+    BeginSnapshot,
     RestartController,
 }
 
@@ -70,6 +73,7 @@ struct Worker {
 
 struct World {
     controller: Controller,
+    disk: Disk,
     workers: Vec<Worker>,
     now: u64,
     n_syncs: u64,
@@ -102,8 +106,10 @@ impl Worker {
 
 impl World {
     fn new() -> Self {
+        let controller = Controller::new(settings());
         let world = Self {
-            controller: Controller::new(settings()),
+            disk: Disk::begin(&controller),
+            controller,
             workers: WORKERS.iter().map(|_| Worker::default()).collect(),
             now: 0,
             n_syncs: 0,
@@ -193,10 +199,12 @@ impl World {
                 self.controller.expire(at(self.now));
             }
             Action::RestartController => {
-                let new = super::restore::reborn(&self.controller, settings(), now);
-                self.controller = new;
+                self.controller = self.disk.restart(&self.controller, settings(), now);
             }
+            Action::BeginSnapshot => self.disk.begin_snapshot(&self.controller),
         }
+        // Batches go on while a snapshot is written.
+        self.disk.proceed(&self.controller);
         self.controller.check_invariants();
     }
 
@@ -428,6 +436,7 @@ fn actions() -> impl Strategy<Value = Vec<(usize, Action)>> {
         1 => Just(Action::Restart),
         1 => Just(Action::Leave),
         2 => (1..200u64).prop_map(Action::Wait),
+        1 => Just(Action::BeginSnapshot),
         1 => Just(Action::RestartController),
     ];
     prop::collection::vec((0..WORKERS.len(), action), 1..80)

@@ -2,32 +2,20 @@
 
 use std::time::Duration;
 
+use super::journal::Disk;
 use super::*;
-use crate::controller::{Trust, WorkerRecord};
+use crate::restore::{SyncRecord, WorkerRecord};
 
-const GRACE: Duration = Duration::from_secs(60);
+pub(super) const GRACE: Duration = Duration::from_secs(60);
 
 /// A new controller with everything the old one knows.
-pub(super) fn reborn(old: &Controller, settings: Settings, now: Timestamp) -> Controller {
-    let new = Controller::new(settings);
-    let mut sets = Vec::new();
-    for record in old.export() {
-        let before: Vec<_> = record.locations.iter().map(|l| l.holder).collect();
-        let after = new.restore(record, now, GRACE).unwrap();
-        sets.extend(before.into_iter().zip(after));
+fn reborn(old: &Controller, settings: Settings, now: Timestamp) -> Controller {
+    let mut disk = Disk::begin(old);
+    disk.begin_snapshot(old);
+    while disk.is_pending() {
+        disk.proceed(old);
     }
-    let mut next = Some(0);
-    while let Some(from) = next {
-        next = old.export_keys(from, |hash, holders| {
-            for (before, after) in &sets {
-                if before.is_some_and(|before| holders.contains(&before)) {
-                    new.restore_keys(after.unwrap(), &[hash]);
-                }
-            }
-        });
-    }
-    new.check_invariants();
-    new
+    disk.restart(old, settings, now)
 }
 
 fn restarted(old: Fleet, now: Timestamp) -> Fleet {
@@ -53,7 +41,7 @@ fn lookups_answer_at_once_and_nothing_else_is_forgotten() {
     let new = restarted(old, at(100));
     assert_eq!(new.lookup(&[1, 2, 3]), found);
     let strip = |records: Vec<WorkerRecord>| -> Vec<_> {
-        let location = |l: crate::controller::LocationRecord| (l.location, l.last_seq, l.gaps);
+        let location = |l: crate::restore::LocationRecord| (l.location, l.sequence);
         records
             .into_iter()
             .map(|r| {
@@ -105,8 +93,8 @@ fn a_running_session_is_wanted_again_and_an_unnumbered_worker_proves_nothing() {
     let old = two_workers();
     old.start(I, "s", 2, at(2)).unwrap();
     old.batch(I, "s", 0, &[77]).unwrap();
-    let trust = old.controller.export()[0].locations[0].trust;
-    assert_eq!(trust, Trust::Doubtful(SyncReason::SyncFailedRetry));
+    let sync = old.controller.export()[0].locations[0].sync.clone();
+    assert!(matches!(sync, SyncRecord::Running(_)));
     let f = restarted(old, at(100));
     assert_eq!(f.lookup(&[1, 2, 3])[0], "i@LocalCPUBackend=3");
     assert!(f.lookup(&[77]).is_empty(), "the hidden set is not shown");
