@@ -69,7 +69,7 @@ BENCH_ARGS ?=
 GUARD_ARGS ?=
 
 bench: release ## ours, LMCache's controller and Dynamo's indexes in one run; writes docs/benchmarks.md (15 minutes)
-	cargo build --release --locked --manifest-path tools/peers/Cargo.toml --target-dir target/peers
+	cargo build --release --manifest-path tools/peers/Cargo.toml --target-dir target/peers
 	cargo build --release --locked -p kvatlas-guard
 	tests/interop/setup.sh
 	rm -f $(RESULTS)

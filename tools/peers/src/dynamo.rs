@@ -6,7 +6,6 @@ use std::hint::black_box;
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 
 use dynamo_kv_router::indexer::WorkerTask;
 use dynamo_kv_router::protocols::{
@@ -18,6 +17,7 @@ use dynamo_kv_router::{
     PositionalIndexer, RouterEvent, SyncIndexer,
 };
 
+use crate::clock::{Moment, Took};
 use crate::session::Session;
 use crate::subject::Subject;
 
@@ -152,7 +152,7 @@ impl<K: Kind> Subject for Dynamo<K> {
         event(worker, KvCacheEventData::Removed(data))
     }
 
-    fn write(&self, batches: Vec<Self::Batch>) -> Duration {
+    fn write(&self, batches: Vec<Self::Batch>) -> Took {
         let (sender, receiver) = self.queue();
         let (done, applied) = tokio::sync::oneshot::channel();
         let fill = || {
@@ -168,12 +168,12 @@ impl<K: Kind> Subject for Dynamo<K> {
         let start = match receiver {
             Some(receiver) => {
                 fill();
-                let start = Instant::now();
+                let start = Moment::now();
                 self.start(receiver);
                 start
             }
             None => {
-                let start = Instant::now();
+                let start = Moment::now();
                 fill();
                 start
             }

@@ -6,7 +6,13 @@
 //!
 //! Every trial checks the workload's checksum and its distinct pairs before it reports a number.
 
+pub mod clock;
 pub mod dynamo;
+#[path = "../../../crates/controller/benches/index/kvidx.rs"]
+#[allow(
+    clippy::should_implement_trait,
+    reason = "shared with the index's own benches"
+)]
 pub mod kvidx;
 pub mod ours;
 pub mod program;

@@ -3,11 +3,11 @@
 use std::cell::RefCell;
 use std::hint::black_box;
 use std::ops::Range;
-use std::time::{Duration, Instant};
 
 use kvatlas_controller::index::{HolderId, HolderMeta, Index, Run};
 use kvatlas_protocol::{ChunkHash, Operation, OperationKind, SeqNum};
 
+use crate::clock::{Moment, Took};
 use crate::session::Session;
 use crate::subject::Subject;
 
@@ -71,8 +71,8 @@ impl Subject for Ours {
         (self.holders[worker as usize], operations.collect())
     }
 
-    fn write(&self, batches: Vec<Self::Batch>) -> Duration {
-        let start = Instant::now();
+    fn write(&self, batches: Vec<Self::Batch>) -> Took {
+        let start = Moment::now();
         for (holder, operations) in &batches {
             self.index.apply(*holder, operations);
         }

@@ -1,7 +1,6 @@
 //! What a trial asks of an index, ours or another's.
 
-use std::time::Duration;
-
+use crate::clock::Took;
 use crate::session::Session;
 
 /// An index under test. Batches and queries are made outside the clock.
@@ -23,7 +22,7 @@ pub trait Subject: Sync {
     fn remove(&self, worker: u64, session: &Session, chunks: &[usize]) -> Self::Batch;
 
     /// Applies the batches in order and returns when a lookup sees the last; the time this took.
-    fn write(&self, batches: Vec<Self::Batch>) -> Duration;
+    fn write(&self, batches: Vec<Self::Batch>) -> Took;
 
     /// Housekeeping the index would do by itself every few minutes.
     fn tidy(&self);

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use crate::clock::Moment;
 use crate::kvidx::{CHUNKS, Rng, SESSIONS, SHARED, expected, placement, store_order};
 use crate::session::Session;
 use crate::subject::Subject;
@@ -143,7 +144,7 @@ pub fn apply<S: Subject>(size: usize) -> Vec<Sample> {
     vec![more(
         "stores",
         "M pairs/s",
-        applications / took.as_secs_f64() / 1e6,
+        applications / took.processor.as_secs_f64() / 1e6,
     )]
 }
 
@@ -156,14 +157,14 @@ pub fn lookup<S: Subject>() -> Vec<Sample> {
         let mut rng = Rng(44);
         let order: Vec<_> = (0..16_384).map(|_| rng.below(SESSIONS) as usize).collect();
         let turn = |budget: f64| {
-            let start = Instant::now();
+            let start = Moment::now();
             let (mut done, mut answered) = (0_u64, 0);
             loop {
                 for &session in &order[..1024] {
                     answered += fleet.subject.look(&queries[session]);
                 }
                 done += 1024;
-                let seconds = start.elapsed().as_secs_f64();
+                let seconds = start.elapsed().processor.as_secs_f64();
                 if seconds > budget {
                     return (done as f64 / seconds / 1e6, answered);
                 }
@@ -196,7 +197,7 @@ pub fn mixed<S: Subject>(size: usize) -> Vec<Sample> {
     let mut rng = Rng(46);
     let mut batches = Vec::new();
     for _ in 0..ROUNDS {
-        let pair = (rng.below(SESSIONS), (rng.draw() & 1) as usize);
+        let pair = (rng.below(SESSIONS), (rng.next() & 1) as usize);
         batches.extend(fleet.remove(pair, &sessions, size));
         batches.extend(fleet.store(pair, &sessions, TAIL, size));
     }
@@ -233,7 +234,11 @@ pub fn mixed<S: Subject>(size: usize) -> Vec<Sample> {
     vec![
         less("lookup p50", "us", quantile(0.5)),
         less("lookup p99", "us", quantile(0.99)),
-        more("writer", "M ops/s", operations / took.as_secs_f64() / 1e6),
+        more(
+            "writer",
+            "M ops/s",
+            operations / took.wall.as_secs_f64() / 1e6,
+        ),
         less("checksum off by", "chunks", {
             fleet.checksum(&sessions).abs_diff(expected(WORKERS).0) as f64
         }),
