@@ -10,6 +10,7 @@ pub mod debug;
 pub mod diagnose;
 pub mod error;
 pub mod events;
+pub mod fields;
 pub mod guard;
 pub mod inspect;
 pub mod lookup;

@@ -9,7 +9,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::body::Body;
-use super::error::{ApiError, Fields};
+use super::error::ApiError;
+use super::fields::Fields;
 use super::query::Query;
 use crate::app::AppState;
 use crate::dispatch::name;

@@ -12,8 +12,9 @@ use kvatlas_protocol::WorkerKey;
 use serde_json::{Value, json};
 
 use super::body::Body;
-use super::error::{ApiError, Fields};
+use super::error::ApiError;
 use super::event_id;
+use super::fields::Fields;
 use super::query::Query;
 use crate::app::AppState;
 

@@ -23,7 +23,8 @@ use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 
 use super::body::Body;
-use super::error::{ApiError, Fields};
+use super::error::ApiError;
+use super::fields::Fields;
 use super::{event_id, tokens};
 use crate::app::{AppState, Shared};
 
