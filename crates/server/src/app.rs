@@ -184,8 +184,7 @@ impl Shared {
     ) {
         self.metrics.fault(front, fault);
         let source = source.unwrap_or("unknown");
-        let key = format!("{} {} {source}", front.name(), fault.name());
-        if self.throttle.passes(&key, self.clock.now()) {
+        if self.may_log(fault.name(), &format_args!("{} {source}", front.name())) {
             tracing::warn!(
                 front = front.name(),
                 fault = fault.name(),
@@ -194,6 +193,12 @@ impl Shared {
                 "message without effect; further ones from this source are counted for a minute"
             );
         }
+    }
+
+    /// Whether `event` of `source` may be logged: once a minute, so that no peer floods the log.
+    pub fn may_log(&self, event: &str, source: &dyn fmt::Display) -> bool {
+        let key = format!("{event} {source}");
+        self.throttle.passes(&key, self.clock.now())
     }
 
     /// Whether requests can be answered.

@@ -2,6 +2,7 @@
 //! until a signal, drain.
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::process::ExitCode;
 
 use kvatlas_server::app::App;
@@ -109,9 +110,14 @@ async fn run(loaded: Loaded, levels: logging::Levels) -> Result<(), Box<dyn std:
         .collect();
     let open = is_wildcard(&loaded.config.controller_host);
     let app = App::bind(loaded.config, levels)?;
-    println!("kvatlas {}", env!("CARGO_PKG_VERSION"));
-    println!("configuration:\n{}", settings.join("\n"));
-    println!("{}", app.addresses());
+    // Nobody may be reading; that is no reason not to run.
+    let _ = writeln!(
+        std::io::stdout(),
+        "kvatlas {}\nconfiguration:\n{}\n{}",
+        env!("CARGO_PKG_VERSION"),
+        settings.join("\n"),
+        app.addresses()
+    );
     if open {
         tracing::warn!(
             "every interface is open and nothing asks for a password: keep these ports inside a trusted network or set controller_host"

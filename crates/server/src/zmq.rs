@@ -190,6 +190,11 @@ fn contained<T>(shared: &Shared, front: Front, work: impl FnOnce() -> T) -> Opti
         .ok()
 }
 
+/// Where a frame came from, for the log.
+fn peer_address(frame: &mut zmq::Message) -> Option<String> {
+    frame.gets("Peer-Address").map(str::to_owned)
+}
+
 /// Whether a receive ended only because nothing came in time.
 fn is_idle(error: zmq::Error) -> bool {
     matches!(error, zmq::Error::EAGAIN | zmq::Error::EINTR)

@@ -131,12 +131,7 @@ impl Fields {
             let input = Value::from(list.ints[at].cast_unsigned());
             (at, TOO_LARGE, input)
         });
-        let wrong = list
-            .wrong
-            .into_iter()
-            .map(|(at, reason, input)| (at, reason, input))
-            .chain(beyond);
-        for (at, (kind, msg), input) in wrong {
+        for (at, (kind, msg), input) in list.wrong.into_iter().chain(beyond) {
             self.errors.push(FieldError {
                 kind,
                 loc: vec!["body".into(), name.into(), at.into()],
@@ -328,17 +323,17 @@ impl<'de> Deserialize<'de> for Ints {
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Ints, A::Error> {
                 let mut list = Ints::default();
-                while let Some(item) = access.next_element()? {
+                while let Some(item) = access.next_element::<&RawValue>()? {
                     let at = list.ints.len();
-                    list.ints.push(match item {
+                    list.ints.push(match Item::read(item.get()) {
                         Item::Int(int) => int,
                         Item::Beyond(bits) => {
                             list.beyond.get_or_insert(at);
                             bits.cast_signed()
                         }
-                        Item::Wrong(reason, input) => {
+                        Item::Wrong(reason) => {
                             if list.wrong.len() < MAX_WRONG_ITEMS {
-                                list.wrong.push((at, reason, input));
+                                list.wrong.push((at, reason, shown(item.get())));
                             }
                             0
                         }
@@ -357,65 +352,40 @@ enum Item {
     Int(i64),
     /// Above i64, within u64.
     Beyond(u64),
-    Wrong(Reason, Value),
+    Wrong(Reason),
 }
 
-impl<'de> Deserialize<'de> for Item {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(AnyItem)
-    }
-}
-
-struct AnyItem;
-
-impl<'de> Visitor<'de> for AnyItem {
-    type Value = Item;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("anything")
-    }
-
-    fn visit_i64<E>(self, int: i64) -> Result<Item, E> {
-        Ok(Item::Int(int))
-    }
-
-    fn visit_u64<E>(self, int: u64) -> Result<Item, E> {
-        Ok(i64::try_from(int).map_or(Item::Beyond(int), Item::Int))
+impl Item {
+    /// Reads one JSON value as pydantic reads an int.
+    fn read(json: &str) -> Self {
+        if let Ok(int) = json.parse() {
+            return Self::Int(int);
+        }
+        match json.as_bytes().first() {
+            Some(b'"') => {
+                let text: String = serde_json::from_str(json).unwrap_or_default();
+                let int = text.trim().parse();
+                int.map_or(Self::Wrong(NO_INT_TEXT), Self::Int)
+            }
+            Some(b't') => Self::Int(1),
+            Some(b'f') => Self::Int(0),
+            Some(b'-' | b'0'..=b'9') => Self::number(json),
+            _ => Self::Wrong(NO_INT),
+        }
     }
 
-    fn visit_f64<E>(self, float: f64) -> Result<Item, E> {
+    /// A number that is no plain i64.
+    fn number(json: &str) -> Self {
         // Below 2^53 the conversion is exact.
         const EXACT: f64 = 9_007_199_254_740_992.0;
-        Ok(if float.fract() != 0.0 {
-            Item::Wrong(FRACTION, float.into())
-        } else if float.abs() < EXACT {
-            Item::Int(float as i64)
-        } else {
-            Item::Wrong(TOO_LARGE, float.into())
-        })
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Item, E> {
-        Ok(Item::Int(value.into()))
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Item, E> {
-        let parsed = text.trim().parse().map(Item::Int);
-        Ok(parsed.unwrap_or_else(|_| Item::Wrong(NO_INT_TEXT, shown_text(text))))
-    }
-
-    fn visit_unit<E>(self) -> Result<Item, E> {
-        Ok(Item::Wrong(NO_INT, Value::Null))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Item, A::Error> {
-        while access.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Item::Wrong(NO_INT, "a list".into()))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Item, A::Error> {
-        while access.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(Item::Wrong(NO_INT, "an object".into()))
+        if let Ok(bits) = json.parse() {
+            return Self::Beyond(bits);
+        }
+        match json.parse::<f64>() {
+            Ok(float) if float.is_finite() && float.fract() != 0.0 => Self::Wrong(FRACTION),
+            Ok(float) if float.abs() < EXACT => Self::Int(float as i64),
+            _ => Self::Wrong(TOO_LARGE),
+        }
     }
 }
 
@@ -425,14 +395,6 @@ fn shown(json: &str) -> Value {
         serde_json::from_str(json).unwrap_or(Value::Null)
     } else {
         format!("JSON of {} bytes", json.len()).into()
-    }
-}
-
-fn shown_text(text: &str) -> Value {
-    if text.len() <= MAX_INPUT {
-        text.into()
-    } else {
-        format!("text of {} bytes", text.len()).into()
     }
 }
 

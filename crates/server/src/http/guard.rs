@@ -5,8 +5,10 @@ use std::any::Any;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::body::HttpBody;
 use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::StatusCode;
+use axum::http::header::CONNECTION;
+use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use tokio::sync::Semaphore;
@@ -39,28 +41,72 @@ async fn pass(State(guard): State<Guard>, request: Request, next: Next) -> Respo
     let shared = &guard.shared;
     let mut count = Count::begin(shared);
     let response = match guard.requests.try_acquire() {
-        Err(_) => ApiError::Detail(
+        Err(_) => closing(ApiError::Detail(
             StatusCode::SERVICE_UNAVAILABLE,
             "too many requests at the same time; raise max_http_requests".into(),
-        )
-        .into_response(),
-        Ok(_permit) if orchestration::has_own_deadline(request.uri().path()) => {
-            next.run(request).await
-        }
+        )),
         Ok(_permit) => {
             let limit = shared.config.request_timeout_s;
-            match tokio::time::timeout(limit, next.run(request)).await {
-                Ok(response) => response,
-                Err(_) => ApiError::Detail(
-                    StatusCode::GATEWAY_TIMEOUT,
-                    format!("not answered within {} s", limit.as_secs_f64()),
-                )
-                .into_response(),
+            if orchestration::has_own_deadline(request.uri().path()) {
+                handle(shared, request, next).await
+            } else {
+                let answer = handle(shared, request, next);
+                tokio::time::timeout(limit, answer)
+                    .await
+                    .unwrap_or_else(|_| {
+                        let detail = format!("not answered within {} s", limit.as_secs_f64());
+                        closing(ApiError::Detail(StatusCode::GATEWAY_TIMEOUT, detail))
+                    })
             }
         }
     };
     count.status = response.status();
     response
+}
+
+/// Largest body that is read before its handler asks for it, in bytes.
+const SMALL_BODY: usize = 64 * 1024;
+
+/// Reads a small body and calls the handler.
+///
+/// A body that nobody reads makes hyper close the connection after the answer, without a word: the
+/// client's next request on it would fail. So small ones are always read, and the rest is told.
+async fn handle(shared: &Shared, request: Request, next: Next) -> Response {
+    let limit = SMALL_BODY.min(shared.config.max_body_bytes.0);
+    let size = request.body().size_hint();
+    let is_small = size.upper().is_some_and(|upper| upper <= limit as u64);
+    if !is_small {
+        let mut response = next.run(request).await;
+        if !response.status().is_success() {
+            close(&mut response);
+        }
+        return response;
+    }
+    let (head, body) = request.into_parts();
+    let read = axum::body::to_bytes(body, limit);
+    match tokio::time::timeout(shared.config.request_timeout_s, read).await {
+        Ok(Ok(bytes)) => next.run(Request::from_parts(head, bytes.into())).await,
+        Ok(Err(error)) => closing(ApiError::bad_request(format!(
+            "cannot read the body: {error}"
+        ))),
+        Err(_) => closing(ApiError::Detail(
+            StatusCode::REQUEST_TIMEOUT,
+            "the body did not come in time".into(),
+        )),
+    }
+}
+
+fn closing(error: ApiError) -> Response {
+    let mut response = error.into_response();
+    close(&mut response);
+    response
+}
+
+/// Says that the connection ends with this answer.
+fn close(response: &mut Response) {
+    response
+        .headers_mut()
+        .insert(CONNECTION, HeaderValue::from_static("close"));
 }
 
 /// Counts a request, also one whose client goes away.

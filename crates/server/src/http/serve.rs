@@ -19,8 +19,9 @@ use tokio::task::JoinHandle;
 use crate::app::AppState;
 use crate::config::Config;
 
-/// Time a client may take for the head of a request.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time a client may take for the head of a request, and may leave a connection idle: longer than
+/// the 10 s at which routers ask, so that a request never meets the close of its connection.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Largest head of a request, in bytes.
 const MAX_HEAD: usize = 64 * 1024;
 /// Pause after a failed accept: usually the process is out of files.

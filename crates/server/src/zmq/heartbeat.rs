@@ -9,17 +9,24 @@ use kvatlas_protocol::message::{
     CommandArgs, HeartbeatCommand, HeartbeatMsg, HeartbeatRetMsg, Message, Value,
 };
 
+use super::peer_address;
 use super::reply::{address, decode, error};
 use crate::app::Shared;
 use crate::metrics::{Fault, Front};
 
 /// Answers one payload of the heartbeat socket.
-pub(super) fn answer(shared: &Shared, payload: &[u8]) -> Vec<u8> {
+pub(super) fn answer(shared: &Shared, payload: &mut zmq::Message) -> Vec<u8> {
     let reply = match decode(shared, Front::Heartbeat, payload) {
         Ok(Message::HeartbeatMsg(beat)) => handle(shared, Front::Heartbeat, beat),
         Ok(other) => {
             let text = format!("expected HeartbeatMsg, got {}", other.tag());
-            shared.fault(Front::Heartbeat, Fault::Unexpected, None, &text);
+            let source = peer_address(payload);
+            shared.fault(
+                Front::Heartbeat,
+                Fault::Unexpected,
+                source.as_deref(),
+                &text,
+            );
             error(text)
         }
         Err(refusal) => error(refusal),
@@ -47,15 +54,18 @@ pub(super) fn handle(shared: &Shared, front: Front, beat: HeartbeatMsg) -> Messa
             readdressed,
             full_sync,
         }) => {
-            if registered {
+            if registered && shared.may_log("registered", &worker) {
                 tracing::info!(%worker, "worker registered by its heartbeat");
             }
-            if readdressed {
+            if readdressed && shared.may_log("new address", &worker) {
                 tracing::info!(%worker, "worker has a new address");
             }
             for request in &full_sync {
                 let reason = reason_text(request.reason);
-                tracing::info!(%worker, reason, "asking for a full sync");
+                // Asked with every heartbeat until the worker starts.
+                if shared.may_log(reason, &worker) {
+                    tracing::info!(%worker, reason, "asking for a full sync");
+                }
             }
             Message::HeartbeatRetMsg(HeartbeatRetMsg {
                 commands: full_sync.into_iter().map(command).collect(),

@@ -15,7 +15,8 @@ use kvatlas_protocol::message::{DeRegisterMsg, FullSyncEndMsg, Message};
 use kvatlas_protocol::{BatchId, ChunkHash, Operation, WorkerId, WorkerKey};
 use zmq::{DONTWAIT, Socket};
 
-use super::{contained, heartbeat, is_idle, reply};
+use super::router::ERROR_PAUSE;
+use super::{contained, heartbeat, is_idle, peer_address, reply};
 use crate::app::Shared;
 use crate::metrics::{Fault, Front};
 
@@ -35,6 +36,7 @@ pub(super) fn serve(socket: &Socket, shared: &Shared, stop: &AtomicBool) {
             Err(zmq::Error::ETERM | zmq::Error::ENOTSOCK) => return,
             Err(error) => {
                 tracing::warn!(%error, "cannot receive operations");
+                std::thread::sleep(ERROR_PAUSE);
                 continue;
             }
         }
@@ -113,7 +115,7 @@ impl<'a> Intake<'a> {
         let shared = self.shared;
         let done = contained(shared, Front::Pull, || self.read(part));
         if let Some(Err(refusal)) = done {
-            let source = part.gets("Peer-Address").map(str::to_owned);
+            let source = peer_address(part);
             let fault = refusal.reason().into();
             shared.fault(Front::Pull, fault, source.as_deref(), &refusal);
         } else if done.is_none() {
@@ -248,7 +250,9 @@ impl<'a> Intake<'a> {
                 let worker = WorkerKey::new(instance_id, worker_id);
                 let now = shared.clock.now();
                 if shared.controller.handle_deregister(&worker, now) {
-                    tracing::info!(%worker, "worker deregistered");
+                    if shared.may_log("deregistered", &worker) {
+                        tracing::info!(%worker, "worker deregistered");
+                    }
                 } else {
                     let source = worker.to_string();
                     let text = "deregistration of a worker that is not registered";
@@ -272,7 +276,9 @@ impl<'a> Intake<'a> {
                 );
                 match outcome {
                     Ok(complete) => {
-                        tracing::info!(%worker, location, sync_id, complete, "full sync ended");
+                        if shared.may_log("full sync ended", &worker) {
+                            tracing::info!(%worker, location, sync_id, complete, "full sync ended");
+                        }
                     }
                     Err(refusal) => self.sync_refused(&worker.to_string(), &refusal),
                 }

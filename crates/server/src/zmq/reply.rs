@@ -16,12 +16,16 @@ use kvatlas_protocol::message::{
 };
 use kvatlas_protocol::{ChunkHash, Location, SyncId, WorkerKey};
 
-use super::heartbeat;
+use super::{heartbeat, peer_address};
 use crate::app::Shared;
 use crate::metrics::{Fault, Front};
 
+/// Most peers an answer names. Upstream's workers read the first; a fleet that shares a system
+/// prompt would name them all.
+const MAX_PEERS: usize = 16;
+
 /// Answers one payload of the reply socket.
-pub(super) fn answer(shared: &Shared, payload: &[u8]) -> Vec<u8> {
+pub(super) fn answer(shared: &Shared, payload: &mut zmq::Message) -> Vec<u8> {
     let reply = match decode(shared, Front::Reply, payload) {
         Ok(Message::RegisterMsg(message)) => register(shared, message),
         Ok(Message::HeartbeatMsg(message)) => heartbeat::handle(shared, Front::Reply, message),
@@ -30,7 +34,8 @@ pub(super) fn answer(shared: &Shared, payload: &[u8]) -> Vec<u8> {
         Ok(Message::FullSyncStatusMsg(message)) => sync_status(shared, message),
         Ok(other) => {
             let text = format!("{} is not a request of a worker", other.tag());
-            shared.fault(Front::Reply, Fault::Unexpected, None, &text);
+            let source = peer_address(payload);
+            shared.fault(Front::Reply, Fault::Unexpected, source.as_deref(), &text);
             error(text)
         }
         Err(refusal) => error(refusal),
@@ -39,9 +44,14 @@ pub(super) fn answer(shared: &Shared, payload: &[u8]) -> Vec<u8> {
 }
 
 /// Reads a payload; a refusal is counted here and returned as text for the peer.
-pub(super) fn decode(shared: &Shared, front: Front, payload: &[u8]) -> Result<Message, String> {
+pub(super) fn decode(
+    shared: &Shared,
+    front: Front,
+    payload: &mut zmq::Message,
+) -> Result<Message, String> {
     Message::decode(payload).map_err(|refusal| {
-        shared.fault(front, refusal.reason().into(), None, &refusal);
+        let source = peer_address(payload);
+        shared.fault(front, refusal.reason().into(), source.as_deref(), &refusal);
         refusal.to_string()
     })
 }
@@ -93,7 +103,9 @@ pub(super) fn take_in(shared: &Shared, front: Front, message: RegisterMsg) -> Re
     match outcome {
         Ok(registered) => {
             let again = registered.replaced;
-            tracing::info!(%worker, ip, port, again, "worker registered");
+            if shared.may_log("registered", &worker) {
+                tracing::info!(%worker, ip, port, again, "worker registered");
+            }
             Ok(())
         }
         Err(refusal) => {
@@ -122,6 +134,7 @@ fn peer_lookup(shared: &Shared, message: BatchedP2PLookupMsg) -> Message {
         .peer_lookup(!peers.is_empty(), start.elapsed());
     let mut layout_info: Vec<_> = peers
         .into_iter()
+        .take(MAX_PEERS)
         .map(|peer| {
             let chunks = i64::try_from(peer.chunks).unwrap_or(i64::MAX);
             let instance = peer.instance.as_str().to_owned();
@@ -146,7 +159,7 @@ fn sync_start(shared: &Shared, message: FullSyncStartMsg) -> Message {
         batch_count,
     } = message;
     let worker = WorkerKey::new(instance_id, worker_id);
-    let source = worker.to_string();
+    let key = worker.clone();
     let start = SyncStart {
         worker,
         location: Location::from(location),
@@ -159,7 +172,10 @@ fn sync_start(shared: &Shared, message: FullSyncStartMsg) -> Message {
         .handle_sync_start(start, shared.clock.now())
         .err();
     if let Some(refusal) = &refusal {
+        let source = key.to_string();
         shared.fault(Front::Reply, Fault::Refused, Some(&source), refusal);
+    } else if shared.may_log("full sync started", &key) {
+        tracing::info!(worker = %key, sync_id, total_keys, batch_count, "full sync started");
     }
     Message::FullSyncStartRetMsg(FullSyncStartRetMsg {
         sync_id,

@@ -9,6 +9,7 @@
 //! first form only.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use zmq::{DONTWAIT, Message, SNDMORE, Socket};
 
@@ -22,7 +23,10 @@ const MAX_ENVELOPE: usize = 8;
 const MAX_ENVELOPE_FRAME: usize = 256;
 
 /// Answers one payload; never fails, because an error is an answer too.
-pub(super) type Answer = fn(&Shared, &[u8]) -> Vec<u8>;
+pub(super) type Answer = fn(&Shared, &mut Message) -> Vec<u8>;
+
+/// Rest after a receive that failed for no known reason: no busy loop, no flood of lines.
+pub(super) const ERROR_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves `socket` until `stop`.
 pub(super) fn serve(
@@ -35,9 +39,9 @@ pub(super) fn serve(
     let mut envelope = Vec::new();
     while !stop.load(Ordering::Relaxed) {
         match receive(socket, shared, front, &mut envelope) {
-            Ok(Some(payload)) => {
+            Ok(Some(mut payload)) => {
                 shared.metrics.message_begins(front);
-                let reply = contained(shared, front, || answer(shared, &payload));
+                let reply = contained(shared, front, || answer(shared, &mut payload));
                 if let Some(reply) = reply {
                     send(socket, shared, front, envelope.drain(..), reply);
                 }
@@ -50,7 +54,10 @@ pub(super) fn serve(
             }
             Err(error) if is_idle(error) => {}
             Err(zmq::Error::ETERM | zmq::Error::ENOTSOCK) => return,
-            Err(error) => tracing::warn!(front = front.name(), %error, "cannot receive"),
+            Err(error) => {
+                tracing::warn!(front = front.name(), %error, "cannot receive");
+                std::thread::sleep(ERROR_PAUSE);
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The other endpoints, and what a request may not do.
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 
 use serde_json::json;
@@ -263,4 +263,42 @@ fn stopping_ends_the_sockets() {
     controller.stop();
     assert!(TcpStream::connect(http).is_err());
     assert!(TcpStream::connect(("127.0.0.1", pull)).is_err());
+}
+
+#[test]
+fn a_body_that_no_handler_reads_does_not_cost_the_connection() {
+    let controller = Controller::start();
+    let mut stream = TcpStream::connect(controller.addresses.http).unwrap();
+    let body = "x".repeat(30_000);
+    let head = "POST /run_script HTTP/1.1\r\nhost: x\r\ncontent-length: 30000\r\n\r\n";
+    let mut answers = BufReader::new(stream.try_clone().unwrap());
+    for _ in 0..3 {
+        stream.write_all(head.as_bytes()).unwrap();
+        stream.write_all(body.as_bytes()).unwrap();
+        let mut length = 0;
+        let mut line = String::new();
+        while line != "\r\n" {
+            line.clear();
+            assert_ne!(answers.read_line(&mut line).unwrap(), 0, "closed");
+            if let Some(value) = line.strip_prefix("content-length: ") {
+                length = value.trim().parse().unwrap();
+            }
+        }
+        let mut answer = vec![0; length];
+        answers.read_exact(&mut answer).unwrap();
+        assert_eq!(answer, br#"{"detail":"Not Found"}"#);
+    }
+}
+
+#[test]
+fn a_body_left_unread_is_told_to_the_client() {
+    let controller = Controller::start();
+    let mut stream = TcpStream::connect(controller.addresses.http).unwrap();
+    // Announced and never sent: the answer does not wait for it, and says that it will not.
+    let head = "POST /run_script HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\n";
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
+    assert!(answer.contains("connection: close"), "{answer}");
 }
