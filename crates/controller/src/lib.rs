@@ -2,6 +2,7 @@
 //!
 //! No clock, no randomness, no sockets, no logging: values and `now` in, values out.
 
+pub mod chunk_map;
 pub mod controller;
 pub mod error;
 pub mod events;

@@ -230,6 +230,21 @@ impl Controller {
             .collect()
     }
 
+    /// The scheme in use that finds most of `tokens`; the first one if none finds any, the default
+    /// one if none is in use.
+    pub fn best_scheme<T: Copy + Into<i64>>(&self, tokens: &[T]) -> HashScheme {
+        let known = self.schemes.known.load();
+        let in_use = known.in_use.iter().rev();
+        in_use
+            .map(|&candidate| &self.schemes.candidates[candidate])
+            .max_by_key(|scheme| {
+                let matches = self.lookup(scheme.chain(tokens));
+                matches.first().map_or(0, |best| best.chunks) * scheme.chunk_size().get()
+            })
+            .cloned()
+            .unwrap_or_default()
+    }
+
     /// All candidates, and which instances are known to use them.
     pub fn schemes(&self) -> Vec<SchemeReport> {
         let known = self.schemes.known.load();

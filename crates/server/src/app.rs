@@ -22,6 +22,7 @@ use kvatlas_controller::controller::Settings;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::dispatch::Dispatch;
+use crate::history::History;
 use crate::housekeeping::Housekeeping;
 use crate::http::serve::Listener;
 use crate::logging::{Levels, Throttle};
@@ -49,6 +50,8 @@ pub struct Shared {
     pub ready: AtomicBool,
     /// What runs beside the fronts.
     pub housekeeping: Housekeeping,
+    /// The last hour, for the page.
+    pub history: History,
     throttle: Throttle,
 }
 
@@ -122,6 +125,7 @@ impl App {
             levels,
             ready: AtomicBool::new(false),
             housekeeping: Housekeeping::default(),
+            history: History::default(),
             throttle: Throttle::default(),
             config,
         });

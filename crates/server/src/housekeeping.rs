@@ -14,6 +14,7 @@ use std::time::Duration;
 use kvatlas_protocol::Timestamp;
 
 use crate::app::Shared;
+use crate::history::{self, Sample};
 
 /// Index slots freed in one step of the sweep: well under a millisecond.
 const SWEEP_STEP: usize = 4096;
@@ -32,6 +33,8 @@ pub struct Housekeeping {
     pub expiry: Task,
     /// Frees the index slots of departed holders.
     pub sweep: Task,
+    /// Keeps samples for the page.
+    pub history: Task,
 }
 
 /// How one task is doing.
@@ -124,6 +127,11 @@ fn round(shared: &Shared) -> Duration {
     };
     if due(&tasks.expiry, interval) {
         tasks.expiry.run(shared, |now| expire(shared, now));
+    }
+    if due(&tasks.history, history::INTERVAL) {
+        tasks.history.run(shared, |now| {
+            shared.history.keep(Sample::take(shared, now));
+        });
     }
     let progress = tasks
         .sweep

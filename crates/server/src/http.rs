@@ -5,14 +5,17 @@
 //! handler costs its request.
 
 pub mod body;
+pub mod chunks;
 pub mod dashboard;
 pub mod debug;
 pub mod diagnose;
 pub mod error;
 pub mod events;
 pub mod fields;
+pub mod fleet;
 pub mod guard;
 pub mod inspect;
+pub mod live;
 pub mod lookup;
 pub mod orchestration;
 pub mod query;
@@ -34,6 +37,9 @@ pub fn routes(state: AppState) -> Router {
         .merge(diagnose::routes())
         .merge(debug::routes())
         .merge(dashboard::routes())
+        .merge(live::routes())
+        .merge(fleet::routes())
+        .merge(chunks::routes())
         .merge(orchestration::routes())
         .merge(events::routes())
         .fallback(async || ApiError::not_found("Not Found"))

@@ -18,6 +18,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod dispatch;
+pub mod history;
 pub mod housekeeping;
 pub mod http;
 pub mod logging;

@@ -7,6 +7,7 @@
 //! Upstream: `lmcache/v1/cache_controller/observability.py`.
 
 mod commands;
+pub mod counts;
 pub mod histogram;
 mod process;
 mod text;

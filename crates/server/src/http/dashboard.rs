@@ -1,15 +1,68 @@
-//! The page at /: what this process is, and where to look.
+//! The page at / and its files under /static, embedded: the binary needs no files beside it, and the
+//! page nothing from elsewhere.
 
 use axum::Router;
-use axum::response::Html;
+use axum::extract::Path;
+use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
+use super::error::ApiError;
 use crate::app::AppState;
+
+const HTML: &str = "text/html; charset=utf-8";
+const CSS: &str = "text/css; charset=utf-8";
+const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
+
+/// The page loads only its own files and talks only to this process.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+macro_rules! files {
+    ($($name:literal: $kind:expr),* $(,)?) => {
+        /// Name under /static, type, text.
+        const FILES: &[(&str, &str, &str)] = &[
+            $(($name, $kind, include_str!(concat!("../../dashboard/", $name)))),*
+        ];
+    };
+}
+
+files! {
+    "style.css": CSS,
+    "app.js": JAVASCRIPT,
+    "dom.js": JAVASCRIPT,
+    "chart.js": JAVASCRIPT,
+    "overview.js": JAVASCRIPT,
+    "fleet.js": JAVASCRIPT,
+    "lookup.js": JAVASCRIPT,
+    "actions.js": JAVASCRIPT,
+    "sync.js": JAVASCRIPT,
+    "diagnose.js": JAVASCRIPT,
+    "metrics.js": JAVASCRIPT,
+}
+
+const PAGE: &str = include_str!("../../dashboard/index.html");
 
 /// Routes of this file.
 pub fn routes() -> Router<AppState> {
-    Router::new().route("/", get(async || Html(PAGE)))
+    Router::new()
+        .route("/", get(async || served(HTML, PAGE)))
+        .route("/static/{name}", get(file))
 }
 
-/// Embedded: the binary needs no files beside it.
-const PAGE: &str = include_str!("../../dashboard/index.html");
+async fn file(Path(name): Path<String>) -> Result<Response, ApiError> {
+    FILES
+        .iter()
+        .find(|(known, ..)| *known == name)
+        .map(|(_, kind, text)| served(kind, text))
+        .ok_or_else(|| ApiError::not_found("no such file"))
+}
+
+fn served(kind: &'static str, text: &'static str) -> Response {
+    let headers = [
+        (CONTENT_TYPE, kind),
+        // A new binary brings a new page.
+        (CACHE_CONTROL, "no-cache"),
+        (CONTENT_SECURITY_POLICY, POLICY),
+    ];
+    (headers, text).into_response()
+}

@@ -1,0 +1,84 @@
+//! GET /live: the fleet and the counters once a second, as server-sent events.
+//!
+//! ```text
+//! event: history   {"bounds":[s, ..], "samples":[{..}, ..]}   once, at the beginning
+//! event: sample    {"at":.., "workers":.., "keys":.., ..}     every second
+//! ```
+//! A stream ends when the process stops. At most [`MAX_STREAMS`] at a time.
+
+use std::convert::Infallible;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::routing::get;
+use futures_util::Stream;
+use futures_util::stream::unfold;
+use serde_json::json;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::{Interval, MissedTickBehavior, interval};
+
+use super::error::ApiError;
+use crate::app::AppState;
+use crate::history::Sample;
+use crate::metrics::counts::LATENCY_BOUNDS;
+
+/// Pages that may watch at the same time.
+const MAX_STREAMS: usize = 128;
+static STREAMS: Semaphore = Semaphore::const_new(MAX_STREAMS);
+
+/// Time between two samples.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Routes of this file.
+pub fn routes() -> Router<AppState> {
+    Router::new().route("/live", get(live))
+}
+
+struct Watch {
+    state: AppState,
+    ticks: Interval,
+    begun: bool,
+    _place: SemaphorePermit<'static>,
+}
+
+async fn live(
+    State(state): State<AppState>,
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, ApiError> {
+    let place = STREAMS.try_acquire().map_err(|_| {
+        ApiError::Detail(
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("{MAX_STREAMS} pages are watching already; close one"),
+        )
+    })?;
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let watch = Watch {
+        state,
+        ticks,
+        begun: false,
+        _place: place,
+    };
+    let stream = unfold(watch, |mut watch| async move {
+        let event = if watch.begun {
+            watch.ticks.tick().await;
+            if !watch.state.ready.load(Ordering::Relaxed) {
+                return None;
+            }
+            let sample = Sample::take(&watch.state, watch.state.clock.now());
+            Event::default()
+                .event("sample")
+                .data(json!(sample).to_string())
+        } else {
+            watch.begun = true;
+            let samples = watch.state.history.samples();
+            let history = json!({ "bounds": LATENCY_BOUNDS, "samples": samples });
+            Event::default().event("history").data(history.to_string())
+        };
+        Some((Ok(event), watch))
+    });
+    Ok(Sse::new(stream).keep_alive(KeepAlive::default()))
+}
