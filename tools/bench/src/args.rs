@@ -43,7 +43,7 @@ pub struct Args {
     #[arg(long, default_value_t = 4)]
     pub connections: usize,
     /// Longest time one rate is measured, in milliseconds
-    #[arg(long, default_value_t = 1500)]
+    #[arg(long, default_value_t = 1000)]
     pub window_ms: u64,
     /// Append every sample to this file, one JSON object a line
     #[arg(long, value_name = "FILE")]

@@ -171,7 +171,7 @@ pub fn lookup<S: Subject>() -> Vec<Sample> {
             }
         };
         turn(0.1);
-        turn(0.6)
+        turn(0.4)
     };
     let (hit, found) = rate(&sessions);
     assert!(found > 0);
@@ -187,8 +187,8 @@ pub fn lookup<S: Subject>() -> Vec<Sample> {
 
 /// One reader beside a writer at full speed that removes and stores tails of sessions.
 pub fn mixed<S: Subject>(size: usize) -> Vec<Sample> {
-    /// Tails removed and stored: about 0.2 s of our writer, seconds of the slowest.
-    const ROUNDS: usize = 8_000;
+    /// Tails removed and stored: about 0.1 s of our writer, seconds of the slowest.
+    const ROUNDS: usize = 4_000;
     /// Lookups before the first that counts.
     const WARM_UP: usize = 5_000;
     let sessions = Session::all(0);
