@@ -117,6 +117,11 @@ impl Journal {
         self.inner.lock().next
     }
 
+    /// Position of the first record that was not taken.
+    pub fn first_position(&self) -> u64 {
+        self.inner.lock().first
+    }
+
     /// Takes what was appended; `spare` becomes the next buffer.
     pub fn take(&self, spare: Vec<u8>) -> Taken {
         take(&mut self.inner.lock(), spare)

@@ -5,8 +5,8 @@
 //! App::run(stop)     threads and HTTP start, readiness is set; when `stop` completes: not ready,
 //!                    HTTP drained, threads joined
 //! ```
-//! State that outlives the process (snapshot, journal) will be loaded between the two, before
-//! readiness: that is the door for `store.rs`.
+//! State that outlives the process is loaded by `bind`, once the addresses are ours, and kept by a
+//! thread of `run`; its final snapshot is the last thing that happens.
 
 use std::fmt;
 use std::future::Future;
@@ -28,12 +28,19 @@ use crate::http::serve::Listener;
 use crate::logging::{Levels, Throttle};
 use crate::metrics::{Fault, Front, Metrics};
 use crate::scheme::{self, SchemeError};
+use crate::store::Store;
+use crate::store::dir::DirError;
 use crate::zmq::{BindError, Ports, Sockets};
+
+/// Time that threads may take to end, the final snapshot included.
+const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What every front shares. Fronts keep nothing of their own.
 pub struct Shared {
     /// The facts.
     pub controller: Controller,
+    /// What outlives the process.
+    pub store: Store,
     /// The only clock.
     pub clock: Clock,
     /// The effective configuration.
@@ -96,6 +103,9 @@ pub enum StartError {
     /// The hash schemes make no sense.
     #[error(transparent)]
     Scheme(#[from] SchemeError),
+    /// Another process has the state directory.
+    #[error(transparent)]
+    State(#[from] DirError),
     /// A thread could not be started.
     #[error("cannot start a thread: {0}")]
     Thread(#[from] std::io::Error),
@@ -116,9 +126,13 @@ impl App {
             host: config.controller_host.clone(),
             ports: sockets.ports(),
         };
+        let clock = Clock::new();
+        // Workers that connect meanwhile wait in the bound sockets.
+        let (controller, store) = Store::open(&config, settings, clock.now())?;
         let shared = Arc::new(Shared {
-            controller: Controller::new(settings),
-            clock: Clock::new(),
+            controller,
+            clock,
+            store,
             ports: sockets.ports(),
             dispatch: Dispatch::new()?,
             metrics: Metrics::default(),
@@ -150,6 +164,7 @@ impl App {
     /// Serves until `stop` completes, then drains within the configured time.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), StartError> {
         let shared = self.shared;
+        let state = shared.store.start(&shared)?;
         let sockets = self.sockets.serve(&shared)?;
         let keeper = shared.housekeeping.start(&shared)?;
         let http = self.listener.serve(Arc::clone(&shared))?;
@@ -166,12 +181,10 @@ impl App {
         let joined = tokio::task::spawn_blocking(move || {
             sockets.stop();
             keeper.stop();
+            state.stop();
         });
-        if tokio::time::timeout(Duration::from_secs(5), joined)
-            .await
-            .is_err()
-        {
-            tracing::warn!("a socket thread does not end, leaving it behind");
+        if tokio::time::timeout(STOP_TIMEOUT, joined).await.is_err() {
+            tracing::warn!("a thread does not end, leaving it behind");
         }
         Ok(())
     }

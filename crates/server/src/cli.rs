@@ -112,8 +112,16 @@ fn knob_args(command: Command) -> Command {
         .num_args(0..)
         .help("Any key below, as key=value");
     let knobs = KNOBS.iter().map(|knob| {
-        Arg::new(knob.key)
-            .long(knob.flag)
+        let arg = Arg::new(knob.key);
+        // A switch by nature: `--no-state`, or `--no-state=false` over a file that says true.
+        let arg = match knob.key {
+            "no_state" => arg
+                .num_args(0..=1)
+                .require_equals(true)
+                .default_missing_value("true"),
+            _ => arg,
+        };
+        arg.long(knob.flag)
             .value_name("VALUE")
             .action(ArgAction::Append)
             .allow_hyphen_values(true)

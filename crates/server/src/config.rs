@@ -134,8 +134,19 @@ knobs! {
     health_timeout_s: Duration = Duration::from_secs(5), "health-timeout-s";
     /// Seconds that stopping may take before it is forced.
     shutdown_timeout_s: Duration = Duration::from_secs(10), "shutdown-timeout-s";
-    /// Directory for state that outlives the process; reserved.
+
+    /// Directory for what outlives the process; unset takes $STATE_DIRECTORY, $XDG_STATE_HOME/kvatlas, ~/.local/state/kvatlas or /var/lib/kvatlas.
     state_dir: Option<String> = None, "state-dir";
+    /// Keep nothing: after a restart every worker is asked for a full sync.
+    no_state: bool = false, "no-state";
+    /// Milliseconds between two writes of the journal: what a crash may lose.
+    journal_sync_ms: Positive = Positive(50), "journal-sync-ms";
+    /// Most seconds between two snapshots while something changes.
+    snapshot_interval_s: Duration = Duration::from_secs(300), "snapshot-interval-s";
+    /// Bytes of journal after which a snapshot is written, whatever the time.
+    journal_max_bytes: Positive = Positive(256 << 20), "journal-max-bytes";
+    /// Seconds after a restart in which a worker may prove its keys by its numbers before it is asked to sync.
+    restart_grace_s: Duration = Duration::from_secs(60), "restart-grace-s";
 
     /// What is logged: error, warn, info, debug or trace.
     log_level: LogLevel = LogLevel(tracing::Level::INFO), "log-level";

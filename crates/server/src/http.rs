@@ -20,6 +20,7 @@ pub mod lookup;
 pub mod orchestration;
 pub mod query;
 pub mod serve;
+pub mod sync;
 pub mod tokens;
 
 use axum::Router;
@@ -35,6 +36,7 @@ pub fn routes(state: AppState) -> Router {
         .merge(lookup::routes())
         .merge(inspect::routes())
         .merge(diagnose::routes())
+        .merge(sync::routes())
         .merge(debug::routes())
         .merge(dashboard::routes())
         .merge(live::routes())

@@ -25,4 +25,5 @@ pub mod logging;
 pub mod metrics;
 pub mod scheme;
 pub mod shutdown;
+pub mod store;
 pub mod zmq;

@@ -11,6 +11,7 @@ use kvatlas_server::config::ENV_FILE;
 use kvatlas_server::config::load::{self, Layers, Loaded, Source};
 use kvatlas_server::logging;
 use kvatlas_server::shutdown::Signals;
+use kvatlas_server::store::dir::default_path;
 use kvatlas_server::zmq::reply::is_wildcard;
 
 /// Exit code of a refused command line or configuration.
@@ -34,14 +35,18 @@ fn main() -> ExitCode {
 }
 
 fn serve(config_file: Option<String>, overrides: Vec<(String, String)>) -> ExitCode {
-    let loaded = match configuration(config_file, overrides) {
+    let mut loaded = match configuration(config_file, overrides) {
         Ok(loaded) => loaded,
         Err(reason) => {
             eprintln!("kvatlas: {reason}");
             return ExitCode::from(REFUSED);
         }
     };
-    let config = &loaded.config;
+    let config = &mut loaded.config;
+    if config.state_dir.is_none() && !config.no_state {
+        let path = default_path(|name| std::env::var(name).ok());
+        config.state_dir = Some(path.to_string_lossy().into_owned());
+    }
     let levels = logging::start(config.log_level.0, config.log_format);
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");

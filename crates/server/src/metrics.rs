@@ -10,6 +10,7 @@ mod commands;
 pub mod counts;
 pub mod histogram;
 mod process;
+pub mod state;
 mod text;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

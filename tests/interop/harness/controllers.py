@@ -30,9 +30,9 @@ def upstream_command(*arguments):
 
 
 def clean_environment(**extra):
-    """Ours without any configuration that the developer's shell may carry."""
+    """Ours without any configuration that the developer's shell may carry; nothing is kept on disk unless asked for."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("LMCACHE_CONTROLLER_", "KVATLAS_"))}
-    return {**kept, **extra}
+    return {**kept, "LMCACHE_CONTROLLER_NO_STATE": "true", **extra}
 
 
 class Ports:

@@ -41,6 +41,8 @@ pub(crate) fn start(launch: &Launch) -> Result<Started, BenchError> {
         .args(&launch.command[1..])
         .args(["--host", "127.0.0.1", "--port", &http.to_string()])
         .args(["--monitor-ports", &monitor])
+        // Each run begins with nothing; a command that names a state directory says --no-state=false.
+        .env("LMCACHE_CONTROLLER_NO_STATE", "true")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log.try_clone().map_err(unstarted)?)

@@ -52,7 +52,8 @@ async fn version() -> Json<Value> {
 }
 
 async fn metrics(State(state): State<AppState>) -> Response {
-    let text = state.metrics.render(&state.controller.totals());
+    let mut text = state.metrics.render(&state.controller.totals());
+    text.push_str(&crate::metrics::state::render(&state.store.status()));
     ([(CONTENT_TYPE, PROMETHEUS)], text).into_response()
 }
 

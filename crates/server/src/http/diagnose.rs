@@ -11,7 +11,9 @@ use serde_json::{Value, json};
 use super::body::Body;
 use super::error::ApiError;
 use super::lookup::{Layout, Prompt, prompt};
+use super::sync::persistence;
 use crate::app::{AppState, Shared};
+use crate::store::Health;
 
 /// Most workers an answer names.
 const MAX_NAMED: usize = 20;
@@ -144,12 +146,18 @@ fn report(shared: &Shared, workers: &[WorkerInfo]) -> Value {
             "confirmed": confirmed,
             "unknown_for": unknown.iter().take(MAX_NAMED).map(InstanceId::as_str).collect::<Vec<_>>(),
         },
+        "persistence": persistence(shared),
     })
 }
 
 /// What keeps any lookup from being right.
 fn fleet_reasons(shared: &Shared, workers: &[WorkerInfo]) -> Vec<String> {
     let mut reasons = Vec::new();
+    if let Health::Failing { reason, .. } = shared.store.status().health {
+        reasons.push(format!(
+            "state is not kept ({reason}): lookups are not affected, a restart now would need full syncs"
+        ));
+    }
     if workers.is_empty() {
         reasons.push(format!(
             "no worker is registered: set controller_pull_url and controller_reply_url of the workers to this host and ports {} and {}",

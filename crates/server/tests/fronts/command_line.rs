@@ -13,6 +13,7 @@ fn kvatlas(args: &[&str]) -> Command {
             command.env_remove(name);
         }
     }
+    command.env("LMCACHE_CONTROLLER_NO_STATE", "true");
     command
 }
 
