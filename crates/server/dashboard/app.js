@@ -8,6 +8,7 @@ import * as sync from './sync.js';
 import * as diagnose from './diagnose.js';
 import * as metrics from './metrics.js';
 import { element } from './dom.js';
+import { session } from './token.js';
 
 const views = { overview, fleet, lookup, actions, sync, diagnose, metrics };
 const main = document.getElementById('main');
@@ -35,7 +36,8 @@ function route() {
   view.show(main, live);
 }
 
-function connect() {
+async function connect() {
+  await session();
   const stream = new EventSource('live');
   const say = (on, text) => {
     live.connected = on;
@@ -56,7 +58,11 @@ function connect() {
     say(true, 'live');
     current?.sample?.(live);
   });
-  stream.onerror = () => say(false, 'the controller does not answer; trying again');
+  stream.onerror = () => {
+    say(false, 'the controller does not answer; trying again');
+    // Closed for good: refused, perhaps because the session ended.
+    if (stream.readyState === EventSource.CLOSED) setTimeout(connect, 3000);
+  };
 }
 
 function theme(name) {

@@ -1,5 +1,6 @@
 // Making elements and asking the controller. Text always goes in as text: nothing that came over
 // the network is ever parsed as HTML.
+import { another, authorization } from './token.js';
 
 /** An element with attributes (`on...`: listeners) and children. */
 export function element(name, attributes = {}, ...children) {
@@ -17,12 +18,13 @@ export function element(name, attributes = {}, ...children) {
 export async function ask(path, body, options = {}) {
   let response;
   try {
-    response = await fetch(path, body === undefined ? options : {
-      method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body), ...options,
+    response = await fetch(path, body === undefined ? { headers: authorization(), ...options } : {
+      method: 'POST', headers: { 'content-type': 'application/json', ...authorization() }, body: JSON.stringify(body), ...options,
     });
   } catch {
     throw new Error('the controller does not answer: is it running, and can this browser reach it?');
   }
+  if ((response.status === 401 || response.status === 403) && await another(response)) return ask(path, body, options);
   const text = await response.text();
   if (!response.ok) throw new Error(detail(text) || `${response.status} ${response.statusText}`);
   return response.headers.get('content-type')?.includes('json') ? JSON.parse(text) : text;

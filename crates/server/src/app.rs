@@ -24,6 +24,7 @@ use crate::config::Config;
 use crate::dispatch::Dispatch;
 use crate::history::History;
 use crate::housekeeping::Housekeeping;
+use crate::http::auth::{Access, TokenError};
 use crate::http::serve::Listener;
 use crate::logging::{Levels, Throttle};
 use crate::metrics::{Fault, Front, Metrics};
@@ -51,6 +52,8 @@ pub struct Shared {
     pub dispatch: Dispatch,
     /// What is counted.
     pub metrics: Metrics,
+    /// Tokens and sessions of the HTTP front.
+    pub access: Access,
     /// Log levels.
     pub levels: Levels,
     /// Latch: everything is bound, loaded and served, and nothing is stopping.
@@ -106,6 +109,9 @@ pub enum StartError {
     /// Another process has the state directory.
     #[error(transparent)]
     State(#[from] DirError),
+    /// The tokens cannot be used.
+    #[error(transparent)]
+    Token(#[from] TokenError),
     /// A thread could not be started.
     #[error("cannot start a thread: {0}")]
     Thread(#[from] std::io::Error),
@@ -115,6 +121,7 @@ impl App {
     /// Binds everything that `config` asks for.
     pub fn bind(config: Config, levels: Levels) -> Result<Self, StartError> {
         let settings = settings(&config)?;
+        let access = Access::new(&config)?;
         let sockets = Sockets::bind(&config)?;
         let listener = Listener::bind(&config).map_err(|source| StartError::Http {
             host: config.controller_host.clone(),
@@ -136,6 +143,7 @@ impl App {
             ports: sockets.ports(),
             dispatch: Dispatch::new()?,
             metrics: Metrics::default(),
+            access,
             levels,
             ready: AtomicBool::new(false),
             housekeeping: Housekeeping::default(),

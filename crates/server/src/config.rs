@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use self::value::{
     CheckInterval, JsonMap, KnobValue, LogFormat, LogLevel, MonitorPorts, Positive, Refusal,
-    SchemeText, Share,
+    SchemeText, Secret, Share,
 };
 
 /// What is known about one knob besides its value.
@@ -127,6 +127,19 @@ knobs! {
     request_timeout_s: Duration = Duration::from_secs(60), "request-timeout-s";
     /// Threads that serve HTTP.
     http_threads: Positive = Positive(2), "http-threads";
+
+    /// Token for reading over HTTP; prefer the environment or read_token_file, arguments are seen by every user of the machine.
+    read_token: Option<Secret> = None, "read-token";
+    /// File with the token for reading.
+    read_token_file: Option<String> = None, "read-token-file";
+    /// Token for commands and everything else over HTTP; prefer the environment or admin_token_file.
+    admin_token: Option<Secret> = None, "admin-token";
+    /// File with the token for commands and everything else.
+    admin_token_file: Option<String> = None, "admin-token-file";
+    /// Serve GET /metrics without a token.
+    metrics_open: bool = false, "metrics-open";
+    /// Origins whose pages may use the HTTP front, such as https://ops.example; * for all.
+    cors_origins: Vec<String> = Vec::new(), "cors-origins";
 
     /// Seconds a worker may take to answer a command.
     command_timeout_s: Duration = Duration::from_secs(30), "command-timeout-s";

@@ -1,9 +1,11 @@
 //! The HTTP front: upstream's endpoints and our own, over axum.
 //!
 //! Handlers only ask the controller and render: they keep no facts. Every error is
-//! `{"detail": ...}`. Requests are bounded in number, size and time ([`guard`]), and a panic in a
-//! handler costs its request.
+//! `{"detail": ...}`. Who may ask what is decided by [`auth`], what browsers are told by
+//! [`headers`]. Requests are bounded in number, size and time ([`guard`]), and a panic in a handler
+//! costs its request.
 
+pub mod auth;
 pub mod body;
 pub mod chunks;
 pub mod dashboard;
@@ -14,6 +16,7 @@ pub mod events;
 pub mod fields;
 pub mod fleet;
 pub mod guard;
+pub mod headers;
 pub mod inspect;
 pub mod live;
 pub mod lookup;
@@ -38,6 +41,7 @@ pub fn routes(state: AppState) -> Router {
         .merge(diagnose::routes())
         .merge(sync::routes())
         .merge(debug::routes())
+        .merge(auth::routes())
         .merge(dashboard::routes())
         .merge(live::routes())
         .merge(fleet::routes())
@@ -48,7 +52,9 @@ pub fn routes(state: AppState) -> Router {
         .method_not_allowed_fallback(async || {
             ApiError::Detail(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed".into())
         });
-    guard::around(routes, &state).with_state(state)
+    // From the inside out: what is refused takes no place and reads no body.
+    let guarded = auth::around(guard::around(routes, &state), &state);
+    headers::around(guarded, &state).with_state(state)
 }
 
 /// A new event id: upstream's prefix of the request and a random UUID.

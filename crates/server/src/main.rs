@@ -115,6 +115,10 @@ async fn run(loaded: Loaded, levels: logging::Levels) -> Result<(), Box<dyn std:
         .collect();
     let open = is_wildcard(&loaded.config.controller_host);
     let app = App::bind(loaded.config, levels)?;
+    let (guarded, no_admin) = {
+        let access = &app.shared().access;
+        (access.guards_commands(), access.lacks_admin())
+    };
     // Nobody may be reading; that is no reason not to run.
     let _ = writeln!(
         std::io::stdout(),
@@ -123,10 +127,13 @@ async fn run(loaded: Loaded, levels: logging::Levels) -> Result<(), Box<dyn std:
         settings.join("\n"),
         app.addresses()
     );
-    if open {
+    if open && !guarded {
         tracing::warn!(
-            "every interface is open and nothing asks for a password: keep these ports inside a trusted network or set controller_host"
+            "every interface is open and nothing asks for a password: keep these ports inside a trusted network, set controller_host, or set admin_token_file (docs/security.md)"
         );
+    }
+    if no_admin {
+        tracing::warn!("only a read token is set: commands are refused to everybody");
     }
     app.run(signals.stop()).await?;
     tracing::info!("stopped");

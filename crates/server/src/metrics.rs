@@ -10,6 +10,7 @@ mod commands;
 pub mod counts;
 pub mod histogram;
 mod process;
+pub mod refusals;
 pub mod state;
 mod text;
 
@@ -24,6 +25,7 @@ use kvatlas_protocol::codec::Reason;
 
 use self::commands::Commands;
 use self::histogram::Histogram;
+use self::refusals::Refusals;
 use self::text::Page;
 
 /// One of the sockets workers talk to.
@@ -80,6 +82,7 @@ pub struct Metrics {
     lookups: Outcomes,
     peer_lookups: Outcomes,
     commands: Commands,
+    refusals: Refusals,
     http: [AtomicU64; HTTP_CLASSES.len()],
     http_active: AtomicU64,
 }
@@ -260,6 +263,7 @@ impl Metrics {
         self.lookups.reset();
         self.peer_lookups.reset();
         self.commands.reset();
+        self.refusals.reset();
     }
 
     /// The page for Prometheus.
@@ -403,6 +407,7 @@ impl Metrics {
         self.peer_lookups
             .render("peer_lookup", "Peer lookups", page);
         self.commands.render(page);
+        self.refusals.render(page);
         let name = "kvatlas_http_requests_total";
         page.head(
             name,

@@ -237,6 +237,27 @@ impl KnobValue for JsonMap {
     }
 }
 
+/// Something nobody may see.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+impl KnobValue for Secret {
+    /// Takes any text: a refusal would print it.
+    fn read(text: &str) -> Result<Self, Refusal> {
+        Ok(Self(text.to_owned()))
+    }
+
+    fn show(&self) -> String {
+        "***".into()
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(***)")
+    }
+}
+
 /// A hash scheme as text, `algorithm/root/chunk size`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SchemeText(pub String);

@@ -30,6 +30,7 @@ files! {
     "style.css": CSS,
     "app.js": JAVASCRIPT,
     "dom.js": JAVASCRIPT,
+    "token.js": JAVASCRIPT,
     "chart.js": JAVASCRIPT,
     "overview.js": JAVASCRIPT,
     "fleet.js": JAVASCRIPT,

@@ -1,0 +1,472 @@
+//! Who may ask what: bearer tokens with the roles read and admin, and the page's session cookie.
+//!
+//! ```text
+//! open    GET /healthz /readyz, the page's files, POST /session, /metrics if `metrics_open`
+//! read    every other GET, and the POSTs that only ask (READING)
+//! admin   everything else: commands, log levels, resets, /env, and whatever is added later
+//! ```
+//! A role whose token is not configured is asked of nobody, with one exception: where only a read
+//! token is set, nobody is admin, so that a forgotten admin token does not open the commands.
+//!
+//! **Invariants.** Tokens are compared as SHA-256 digests in constant time and never kept as text.
+//! The cookie only reads: no request that changes something is ever allowed because of it. What is
+//! refused here has read no body and taken no place among the requests at the same time.
+
+use std::collections::VecDeque;
+
+use axum::Router;
+use axum::body::HttpBody;
+use axum::extract::{Request, State};
+use axum::http::header::{AUTHORIZATION, CONNECTION, COOKIE, SET_COOKIE, WWW_AUTHENTICATE};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use axum::{Json, body::Body};
+use kvatlas_protocol::Timestamp;
+use parking_lot::Mutex;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use super::error::ApiError;
+use crate::app::AppState;
+use crate::config::Config;
+use crate::config::value::Secret;
+use crate::metrics::refusals::HttpRefusal;
+
+/// POSTs that change nothing.
+const READING: [&str; 6] = [
+    "/lookup",
+    "/lookup/chunks",
+    "/query_instance",
+    "/query_worker_info",
+    "/check_finish",
+    "/diagnose",
+];
+
+const SESSION: &str = "/session";
+const COOKIE_NAME: &str = "kvatlas_session";
+/// Life of a session, in seconds; the page asks for the next one before it ends.
+const SESSION_SECONDS: u64 = 3600;
+/// Sessions remembered; the oldest makes room. Only holders of a token begin any.
+const MAX_SESSIONS: usize = 1024;
+
+/// What a token allows; admin includes read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// Lookups, lists, statistics, the live stream.
+    Read,
+    /// Commands to workers and changes to the process.
+    Admin,
+}
+
+/// A token that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenError {
+    /// The file cannot be read.
+    #[error("cannot read {key} {path}: {source}")]
+    Unreadable {
+        /// Knob that names the file.
+        key: &'static str,
+        /// The file.
+        path: String,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// A header could not carry it.
+    #[error("the token of {0} is empty or has spaces or unprintable characters")]
+    Unusable(&'static str),
+    /// Given twice.
+    #[error("{0} and {0}_file are both set; keep one")]
+    Twice(&'static str),
+}
+
+/// The configured tokens and the running sessions.
+pub struct Access {
+    read: Option<Hash>,
+    admin: Option<Hash>,
+    metrics_open: bool,
+    /// Oldest first. Locked for a few comparisons.
+    sessions: Mutex<VecDeque<Session>>,
+}
+
+struct Session {
+    id: Hash,
+    role: Role,
+    until: Timestamp,
+}
+
+#[derive(Clone, Copy)]
+struct Hash([u8; 32]);
+
+impl Hash {
+    fn of(text: &str) -> Self {
+        Self(Sha256::digest(text.as_bytes()).into())
+    }
+
+    /// Takes the same time wherever the difference is.
+    fn is(&self, other: &Self) -> bool {
+        let differences = self.0.iter().zip(&other.0).map(|(a, b)| a ^ b);
+        std::hint::black_box(differences.fold(0, |all, one| all | one)) == 0
+    }
+}
+
+impl Access {
+    /// Reads the configured tokens.
+    pub fn new(config: &Config) -> Result<Self, TokenError> {
+        let read = token("read_token", &config.read_token, &config.read_token_file)?;
+        let admin = token("admin_token", &config.admin_token, &config.admin_token_file)?;
+        Ok(Self {
+            read,
+            admin,
+            metrics_open: config.metrics_open,
+            sessions: Mutex::default(),
+        })
+    }
+
+    /// Whether commands ask for a token, or are refused to all.
+    pub fn guards_commands(&self) -> bool {
+        self.admin.is_some() || self.read.is_some()
+    }
+
+    /// Whether nobody can be admin although others need a token.
+    pub fn lacks_admin(&self) -> bool {
+        self.admin.is_none() && self.read.is_some()
+    }
+
+    fn asks_for(&self, role: Role) -> bool {
+        match role {
+            Role::Read => self.read.is_some(),
+            Role::Admin => self.guards_commands(),
+        }
+    }
+
+    fn role_of(&self, token: &str) -> Option<Role> {
+        let given = Hash::of(token);
+        let is = |known: &Option<Hash>| known.as_ref().is_some_and(|known| known.is(&given));
+        // Both are compared, whichever fits.
+        let (admin, read) = (is(&self.admin), is(&self.read));
+        match (admin, read) {
+            (true, _) => Some(Role::Admin),
+            (false, true) => Some(Role::Read),
+            (false, false) => None,
+        }
+    }
+
+    fn begin_session(&self, role: Role, now: Timestamp) -> String {
+        // Twice 122 random bits from the system.
+        let id = format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
+        let mut sessions = self.sessions.lock();
+        sessions.retain(|session| session.until > now);
+        if sessions.len() >= MAX_SESSIONS {
+            sessions.pop_front();
+        }
+        sessions.push_back(Session {
+            id: Hash::of(&id),
+            role,
+            until: now + std::time::Duration::from_secs(SESSION_SECONDS),
+        });
+        id
+    }
+
+    fn session(&self, headers: &HeaderMap, now: Timestamp) -> Option<Role> {
+        let id = Hash::of(cookie(headers)?);
+        let sessions = self.sessions.lock();
+        let mut running = sessions.iter().filter(|session| session.until > now);
+        running
+            .find(|session| session.id.is(&id))
+            .map(|session| session.role)
+    }
+
+    /// Whether a request may go on; the role it would need if not.
+    fn check(&self, request: &Request, now: Timestamp) -> Result<(), Denied> {
+        let Some(needed) = needed(request.method(), request.uri(), self.metrics_open) else {
+            return Ok(());
+        };
+        if !self.asks_for(needed) {
+            return Ok(());
+        }
+        let given = bearer(request.headers());
+        let role = match given {
+            Some(token) => self.role_of(token),
+            None if is_reading(request.method()) && needed == Role::Read => {
+                self.session(request.headers(), now)
+            }
+            None => None,
+        };
+        match role {
+            Some(role) if role >= needed => Ok(()),
+            Some(_) => Err(Denied::Forbidden),
+            None if given.is_some() => Err(Denied::Wrong),
+            None => Err(Denied::Missing),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Denied {
+    Missing,
+    Wrong,
+    Forbidden,
+}
+
+impl IntoResponse for Denied {
+    fn into_response(self) -> Response {
+        let (status, text, challenge) = match self {
+            Self::Missing => (
+                StatusCode::UNAUTHORIZED,
+                "a token is needed: Authorization: Bearer <token>",
+                r#"Bearer realm="kvatlas""#,
+            ),
+            Self::Wrong => (
+                StatusCode::UNAUTHORIZED,
+                "no such token",
+                r#"Bearer realm="kvatlas", error="invalid_token""#,
+            ),
+            Self::Forbidden => (
+                StatusCode::FORBIDDEN,
+                "this needs the admin token",
+                r#"Bearer realm="kvatlas", error="insufficient_scope", scope="admin""#,
+            ),
+        };
+        let mut response = ApiError::Detail(status, text.into()).into_response();
+        let challenge = HeaderValue::from_static(challenge);
+        response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+        response
+    }
+}
+
+/// Routes of this file.
+pub fn routes() -> Router<AppState> {
+    Router::new().route(SESSION, post(session))
+}
+
+/// Puts the question for tokens around `routes`.
+pub(super) fn around(routes: Router<AppState>, state: &AppState) -> Router<AppState> {
+    routes.layer(middleware::from_fn_with_state(state.clone(), pass))
+}
+
+async fn pass(State(shared): State<AppState>, request: Request, next: Next) -> Response {
+    match shared.access.check(&request, shared.clock.now()) {
+        Ok(()) => next.run(request).await,
+        Err(denied) => {
+            shared.metrics.http_refused(match denied {
+                Denied::Missing | Denied::Wrong => HttpRefusal::Unauthorized,
+                Denied::Forbidden => HttpRefusal::Forbidden,
+            });
+            unread(denied.into_response(), &request)
+        }
+    }
+}
+
+/// An answer given before the body was read: hyper closes the connection then, so the client is told.
+pub(super) fn unread(mut response: Response, request: &Request<Body>) -> Response {
+    if !request.body().is_end_stream() {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(CONNECTION, close);
+    }
+    response
+}
+
+/// A cookie for what cannot send headers (EventSource), in exchange for a token.
+async fn session(State(shared): State<AppState>, headers: HeaderMap) -> Response {
+    let access = &shared.access;
+    let role = match bearer(&headers) {
+        // Without tokens there is nothing to exchange; the page need not know.
+        _ if !access.guards_commands() => return Json(json!({ "role": "admin" })).into_response(),
+        Some(token) => match access.role_of(token) {
+            Some(role) => role,
+            None => return refused(&shared, Denied::Wrong),
+        },
+        None => return refused(&shared, Denied::Missing),
+    };
+    let id = access.begin_session(role, shared.clock.now());
+    let cookie =
+        format!("{COOKIE_NAME}={id}; Path=/; Max-Age={SESSION_SECONDS}; HttpOnly; SameSite=Strict");
+    let name = match role {
+        Role::Read => "read",
+        Role::Admin => "admin",
+    };
+    ([(SET_COOKIE, cookie)], Json(json!({ "role": name }))).into_response()
+}
+
+fn refused(shared: &AppState, denied: Denied) -> Response {
+    shared.metrics.http_refused(HttpRefusal::Unauthorized);
+    denied.into_response()
+}
+
+/// The role that a request needs, whatever is configured; `None` for what is always open.
+fn needed(method: &Method, uri: &Uri, metrics_open: bool) -> Option<Role> {
+    let path = uri.path();
+    if !is_reading(method) {
+        return match path {
+            SESSION => None,
+            path if READING.contains(&path) => Some(Role::Read),
+            _ => Some(Role::Admin),
+        };
+    }
+    match path {
+        "/" | "/healthz" | "/readyz" => None,
+        path if path.starts_with("/static/") => None,
+        "/metrics" if metrics_open => None,
+        "/env" => Some(Role::Admin),
+        // Upstream sets levels by GET.
+        "/loglevel" if uri.query().is_some_and(|query| query.contains("level=")) => {
+            Some(Role::Admin)
+        }
+        _ => Some(Role::Read),
+    }
+}
+
+/// Whether a method promises to change nothing.
+pub(super) fn is_reading(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme
+        .eq_ignore_ascii_case("bearer")
+        .then(|| token.trim_matches(' '))
+}
+
+fn cookie(headers: &HeaderMap) -> Option<&str> {
+    headers
+        .get_all(COOKIE)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(';'))
+        .find_map(|pair| pair.trim().strip_prefix(COOKIE_NAME)?.strip_prefix('='))
+}
+
+fn token(
+    key: &'static str,
+    text: &Option<Secret>,
+    file: &Option<String>,
+) -> Result<Option<Hash>, TokenError> {
+    let read;
+    let token = match (text, file) {
+        (None, None) => return Ok(None),
+        (Some(_), Some(_)) => return Err(TokenError::Twice(key)),
+        (Some(Secret(text)), None) => text.as_str(),
+        (None, Some(path)) => {
+            let unreadable = |source| TokenError::Unreadable {
+                key,
+                path: path.clone(),
+                source,
+            };
+            read = std::fs::read_to_string(path).map_err(unreadable)?;
+            read.trim()
+        }
+    };
+    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(TokenError::Unusable(key));
+    }
+    Ok(Some(Hash::of(token)))
+}
+
+#[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should say where"
+)]
+mod tests {
+    use super::*;
+
+    fn access(read: Option<&str>, admin: Option<&str>) -> Access {
+        let secret = |text: &str| Secret(text.to_owned());
+        let config = Config {
+            read_token: read.map(secret),
+            admin_token: admin.map(secret),
+            ..Config::default()
+        };
+        Access::new(&config).unwrap()
+    }
+
+    fn request(method: &str, path: &str, headers: &[(&str, &str)]) -> Request {
+        let mut request = Request::builder().method(method).uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.body(Body::empty()).unwrap()
+    }
+
+    #[test]
+    fn what_is_not_known_to_be_harmless_needs_admin() {
+        let of = |method: &str, path: &str| {
+            let request = request(method, path, &[]);
+            needed(request.method(), request.uri(), false)
+        };
+        for (method, path) in [
+            ("POST", "/clear"),
+            ("POST", "/move"),
+            ("POST", "/not-yet-invented"),
+            ("DELETE", "/lookup/"),
+            ("GET", "/loglevel?logger_name=a&level=debug"),
+            ("GET", "/env"),
+            ("PUT", "/static/x"),
+        ] {
+            assert_eq!(of(method, path), Some(Role::Admin), "{method} {path}");
+        }
+        for path in ["/metrics", "/loglevel", "/live", "/events", "/%2f"] {
+            assert_eq!(of("GET", path), Some(Role::Read), "{path}");
+        }
+        assert_eq!(of("POST", "/lookup"), Some(Role::Read));
+        assert_eq!(of("GET", "/static/app.js"), None);
+    }
+
+    #[test]
+    fn a_read_token_alone_opens_no_commands() {
+        let access = access(Some("r"), None);
+        let bearer = [("authorization", "Bearer r")];
+        let clear = request("POST", "/clear", &bearer);
+        assert_eq!(
+            access.check(&clear, Timestamp(0)).unwrap_err(),
+            Denied::Forbidden
+        );
+        assert!(access.lacks_admin());
+    }
+
+    #[test]
+    fn an_admin_token_alone_leaves_reading_open() {
+        let access = access(None, Some("a"));
+        let check = |method, path| access.check(&request(method, path, &[]), Timestamp(0));
+        assert_eq!(check("POST", "/lookup"), Ok(()));
+        assert_eq!(check("POST", "/pin"), Err(Denied::Missing));
+    }
+
+    #[test]
+    fn a_session_reads_until_it_ends_and_never_commands() {
+        let access = access(Some("r"), Some("a"));
+        let id = access.begin_session(Role::Admin, Timestamp(0));
+        let cookie = format!("x=1; kvatlas_session={id}");
+        let check =
+            |method, path, now| access.check(&request(method, path, &[("cookie", &cookie)]), now);
+        assert_eq!(check("GET", "/live", Timestamp(0)), Ok(()));
+        assert_eq!(check("POST", "/clear", Timestamp(0)), Err(Denied::Missing));
+        assert_eq!(check("POST", "/lookup", Timestamp(0)), Err(Denied::Missing));
+        let later = Timestamp(0) + std::time::Duration::from_secs(SESSION_SECONDS);
+        assert_eq!(check("GET", "/live", later), Err(Denied::Missing));
+    }
+
+    #[test]
+    fn sessions_are_bounded() {
+        let access = access(Some("r"), None);
+        for _ in 0..2 * MAX_SESSIONS {
+            access.begin_session(Role::Read, Timestamp(0));
+        }
+        assert_eq!(access.sessions.lock().len(), MAX_SESSIONS);
+    }
+
+    #[test]
+    fn unusable_tokens_are_refused_at_the_start() {
+        for text in ["", " ", "a b", "ü"] {
+            let config = Config {
+                read_token: Some(Secret(text.into())),
+                ..Config::default()
+            };
+            assert!(Access::new(&config).is_err(), "{text:?}");
+        }
+    }
+}
