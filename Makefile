@@ -7,11 +7,12 @@ SHELL := /bin/bash
 CACHE := .cache
 TOOLS := $(CACHE)/tools
 FUZZ_SECONDS ?= 60
+STRESS_SECONDS ?= 600
 ARGS ?=
 say = @printf '\n\033[1m== %s\033[0m\n' "$(1)"
 NEXTEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo yes)
 
-.PHONY: help run build release test check fmt deny unit loom interop bench bench-guard fuzz clean
+.PHONY: help run build release test check fmt deny unit loom stress interop bench bench-guard fuzz clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -58,6 +59,10 @@ endif
 loom: ## model check of the index's sequence lock
 	$(call say,loom)
 	RUSTFLAGS="--cfg loom" cargo test --locked -p kvatlas-controller --release --target-dir target/loom loom_ -- --nocapture
+
+stress: ## readers beside a writer of the index for STRESS_SECONDS (600), no answer impossible
+	$(call say,index stress)
+	KVATLAS_STRESS_SECONDS=$(STRESS_SECONDS) cargo test --release --locked -p kvatlas-controller --lib no_answer_is_impossible_for_long -- --ignored --nocapture
 
 interop: build ## real LMCache workers and the differential runner against the debug binary
 	$(call say,interop with LMCache 0.5.6)

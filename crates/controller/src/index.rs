@@ -84,8 +84,8 @@ pub struct Index {
     writer: Mutex<Writer>,
     snapshot: ArcSwap<Snapshot>,
     arena: Arc<Arena>,
-    /// Times an id was given out again.
-    recycled: AtomicU64,
+    /// Times an id was given out, by which a view notices ids that mean nothing to it or another holder.
+    opened: AtomicU64,
     /// Keys per holder.
     counts: Chunked<AtomicU64>,
     hasher: Hasher,
@@ -122,7 +122,7 @@ impl Index {
             }),
             arena: Arc::clone(writer.sets.arena()),
             writer: Mutex::new(writer),
-            recycled: AtomicU64::new(0),
+            opened: AtomicU64::new(0),
             counts: Chunked::new(64, 1),
             hasher,
         }
@@ -137,13 +137,11 @@ impl Index {
     ) -> Result<HolderId, HoldersExhausted> {
         let mut writer = self.writer.lock();
         let state = if visible { State::Live } else { State::Hidden };
-        let (id, reused) = writer.holders.open(meta, state)?;
+        let id = writer.holders.open(meta, state)?;
         self.counts.reach(id as usize);
         self.publish(&mut writer);
-        if reused {
-            // After the new generation is published, before a key can refer to it.
-            self.recycled.fetch_add(1, Ordering::Release);
-        }
+        // After the new generation is published, before a key can refer to it.
+        self.opened.fetch_add(1, Ordering::Release);
         Ok(HolderId(id))
     }
 

@@ -7,7 +7,7 @@
 //! One generation of one (worker, location) is one id. Dead ids stay in the table until the sweep has
 //! taken their last key; then the id is free. Readers see the states of one publication, so that a
 //! changeover from one generation to the next is one step. An entry's generation rises each time its
-//! id is given out, by which a reader that slept through a reuse notices.
+//! id is given out, the first time included, by which a reader notices that it slept through that.
 //!
 //! Entries are copied in segments of 64 when one changes: retiring is a copy of 1 KB plus a pointer per
 //! segment.
@@ -68,7 +68,8 @@ const SEGMENT: usize = 64;
 #[derive(Clone, Default)]
 pub(super) struct HolderTable {
     segments: Vec<Arc<[Entry; SEGMENT]>>,
-    /// Hidden and dead ids: with none, every id that a reader meets is live.
+    /// Hidden and dead ids: with none, every id that a reader meets is live, unless it was given out
+    /// later than this table.
     unseen: usize,
 }
 
@@ -94,13 +95,13 @@ impl HolderTable {
         matches!(self.state(id), State::Hidden | State::Live)
     }
 
-    /// Whether every id that a key can have is live.
+    /// Whether every id given out before this table that a key can have is live.
     #[inline]
     pub(super) fn all_live(&self) -> bool {
         self.unseen == 0
     }
 
-    /// Whether `id` means the same holder here and in `other`.
+    /// Whether `id` means the same holder here and in `other`, if it means one.
     pub(super) fn agrees(&self, other: &Self, id: u32) -> bool {
         let generation = |table: &Self| table.entry(id).map(|entry| entry.generation);
         generation(self) == generation(other)
@@ -129,21 +130,17 @@ impl HolderBook {
         &self.table
     }
 
-    /// Gives out an id; the flag says whether it was used before.
-    pub(super) fn open(
-        &mut self,
-        meta: HolderMeta,
-        state: State,
-    ) -> Result<(u32, bool), HoldersExhausted> {
-        let (id, reused) = match self.free.pop() {
-            Some(id) => (id, true),
+    /// Gives out an id, of the free ones if there are any.
+    pub(super) fn open(&mut self, meta: HolderMeta, state: State) -> Result<u32, HoldersExhausted> {
+        let id = match self.free.pop() {
+            Some(id) => id,
             None => {
                 let id = u32::try_from(self.stored.len()).map_err(|_| HoldersExhausted)?;
                 if id >= MAX_HOLDERS {
                     return Err(HoldersExhausted);
                 }
                 self.stored.push(0);
-                (id, false)
+                id
             }
         };
         let table = Arc::make_mut(&mut self.table);
@@ -155,7 +152,7 @@ impl HolderBook {
         entry.meta = meta;
         entry.generation = entry.generation.wrapping_add(1);
         self.open += 1;
-        Ok((id, reused))
+        Ok(id)
     }
 
     #[inline]

@@ -1,5 +1,5 @@
-//! Loom explores the two places where readers and the writer meet without a lock: a bucket whose slot
-//! changes its key, and a set entry that is freed and reused.
+//! Loom explores the places where readers and the writer meet without a lock: a bucket whose slot
+//! changes its key, a set entry that is freed and reused, and an id given out under a view.
 //!
 //! `RUSTFLAGS="--cfg loom" cargo test -p kvatlas-controller --release loom_` (`make loom`)
 
@@ -134,5 +134,30 @@ fn a_reader_from_before_the_reuse_sees_the_old_tenant_or_retries() {
         if let Some((1, read)) = reader.join().unwrap() {
             assert_eq!(read, 7);
         }
+    });
+}
+
+/// A view meets a key of an id given out after it: the count of ids given out tells it so.
+#[test]
+fn an_id_given_out_after_the_view_is_noticed() {
+    loom::model(|| {
+        let published = Arc::new(AtomicU32::new(0));
+        let opened = Arc::new(AtomicU64::new(0));
+        let bucket = Arc::new(Bucket::default());
+        let reader = {
+            let (published, opened, bucket) = (published.clone(), opened.clone(), bucket.clone());
+            thread::spawn(move || {
+                let entered = opened.load(Ordering::Acquire);
+                let knows = published.load(Ordering::Acquire) == 1;
+                let met = bucket.probe(1) == Probe::Found(10);
+                let noticed = opened.load(Ordering::Acquire) != entered;
+                (knows, met, noticed)
+            })
+        };
+        published.store(1, Ordering::Release);
+        opened.fetch_add(1, Ordering::Release);
+        bucket.insert(0, 1, 10);
+        let (knows, met, noticed) = reader.join().unwrap();
+        assert!(!met || knows || noticed);
     });
 }

@@ -156,6 +156,31 @@ fn a_changeover_shows_the_new_generation_and_only_it() {
     );
 }
 
+/// A view without hidden or dead holders took every id it met for live, those included that were first
+/// given out after it.
+#[test]
+fn a_view_does_not_show_holders_opened_after_it() {
+    let index = Index::new(7);
+    let known = open(&index);
+    index.apply(known, &[admit(1)]);
+    for visible in [true, false] {
+        let before = index.view();
+        let later = index.open_holder(HolderMeta::default(), visible).unwrap();
+        index.apply(later, &[admit(1), admit(2)]);
+        let mut seen = Vec::new();
+        before.walk([1, 2].map(ChunkHash), |holders| {
+            seen.push((holders.ids.to_vec(), holders.chunks));
+            ControlFlow::Continue(())
+        });
+        assert_eq!(seen, [(vec![known], 1), (vec![], 1)]);
+        let mut exported = Vec::new();
+        before.export(0, |key, ids| exported.push((key, ids.to_vec())));
+        assert!(exported.iter().all(|(_, ids)| !ids.contains(&later)));
+        assert!(index.retire(later));
+        sweep(&index);
+    }
+}
+
 #[test]
 fn runs_end_where_each_holder_misses_a_chunk() {
     let index = Index::new(7);

@@ -4,8 +4,8 @@
 //! reaches them. A walk takes its keys in pieces and loads all home buckets of a piece before it looks
 //! at any, so that the cache misses overlap. After each piece, and after each set it has read, it asks
 //! whether a set entry may have been reused since it began ([`super::spill`]); if so it takes the
-//! newest directory and reads the piece again. Ids recycled since the view was taken are recognized by
-//! their generation and skipped.
+//! newest directory and reads the piece again. Ids given out since the view was taken, for the first
+//! time or again, are recognized by their generation and skipped.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -43,19 +43,19 @@ pub struct View<'i> {
     index: &'i Index,
     snapshot: arc_swap::Guard<Arc<Snapshot>>,
     freed: u64,
-    recycled: u64,
+    opened: u64,
 }
 
 impl<'i> View<'i> {
     pub(super) fn new(index: &'i Index) -> Self {
         // In this order: what is counted now is not in the snapshot any more.
         let freed = index.arena.freed.enter();
-        let recycled = index.recycled.load(Ordering::Acquire);
+        let opened = index.opened.load(Ordering::Acquire);
         Self {
             index,
             snapshot: index.snapshot.load(),
             freed,
-            recycled,
+            opened,
         }
     }
 
@@ -201,7 +201,7 @@ struct Walk<'v> {
     fresh: Option<Arc<Snapshot>>,
     /// Count of freed words when the directory in use was taken.
     freed: u64,
-    /// Newest holders, if ids were recycled since the view was taken.
+    /// Newest holders, if ids were given out since the view was taken.
     newest: Option<Arc<Snapshot>>,
     /// The value `ids` was read for.
     current: Option<u32>,
@@ -321,23 +321,23 @@ impl<'v> Walk<'v> {
                 }
             });
         }
-        // A recycled id may mean another holder in the next piece.
+        // A reused id may mean another holder in the next piece.
         self.current = self.newest.is_none().then_some(value);
         index.arena.freed.is_fresh(self.freed)
     }
 
     /// After values were read: false if one may name a set entry that was reused meanwhile. Also
-    /// notices that ids were recycled since the view was taken.
+    /// notices that ids were given out since the view was taken.
     #[inline]
     fn confirm(&mut self) -> bool {
-        if self.view.index.recycled.load(Ordering::Acquire) != self.view.recycled {
-            self.notice_recycled();
+        if self.view.index.opened.load(Ordering::Acquire) != self.view.opened {
+            self.notice_opened();
         }
         self.view.index.arena.freed.is_fresh(self.freed)
     }
 
     #[cold]
-    fn notice_recycled(&mut self) {
+    fn notice_opened(&mut self) {
         self.newest = Some(self.view.index.snapshot.load_full());
         self.current = None;
     }
