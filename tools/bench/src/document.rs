@@ -72,7 +72,8 @@ pub(crate) fn write(path: &Path, lines: &[Line]) -> Result<(), BenchError> {
     }
     out.push_str("\n## Results\n\n");
     out.push_str(
-        "Medians of fresh processes with the smallest and largest value in brackets. A ratio says how \
+        "Medians of fresh processes with the smallest and largest value in brackets; without \
+         brackets, a single trial. A ratio says how \
          many times better the first column is. Absolute figures move with the machine and with what \
          else runs on it; ratios of one run are what counts.\n",
     );
