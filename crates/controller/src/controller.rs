@@ -144,6 +144,8 @@ impl Controller {
         let want = Want::new(SyncReason::WorkerReRegistered, now, Default::default());
         let state = WorkerState {
             default_want: Some(want),
+            // It registered with an earlier process, or was taken for gone.
+            restored: Some(now),
             ..WorkerState::default()
         };
         let known = IfKnown::Keep;

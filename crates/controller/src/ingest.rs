@@ -80,7 +80,7 @@ impl Controller {
         let known = &mut state.locations[at];
         self.journal()
             .batch((&worker, at, &known.name), operations, now);
-        let is_first = known.sequence.last().is_none();
+        let is_first = known.sequence.is_new();
         let mut continuity = known.sequence.advance(operations);
         // Streams begin at 0 or 1; what came before the restart may have been lost with its end.
         continuity.doubtful |= is_restored && is_first && operations[0].seq > SeqNum(1);

@@ -65,6 +65,11 @@ impl Sequence {
         }
     }
 
+    /// No number came yet, and none is waived by a sync.
+    pub(crate) fn is_new(&self) -> bool {
+        self.last.is_none() && !self.any_next
+    }
+
     /// After a restart only the last number plus one continues.
     pub(crate) fn expect_next(&mut self) {
         self.any_next = false;

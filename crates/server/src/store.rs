@@ -71,6 +71,8 @@ pub struct Status {
     pub health: Health,
     /// Bytes of journals that a restart would replay.
     pub journal_bytes: u64,
+    /// The journal's position up to which it is on disk.
+    pub saved: u64,
     /// The last snapshot of this process.
     pub last_snapshot: Option<Written>,
     /// What the start found.
@@ -109,6 +111,7 @@ impl Store {
             status: Mutex::new(Status {
                 health,
                 journal_bytes: 0,
+                saved: 0,
                 last_snapshot: None,
                 restored,
             }),
@@ -211,8 +214,10 @@ impl Store {
         self.status.lock().health = health;
     }
 
-    fn journal_bytes(&self, bytes: u64) {
-        self.status.lock().journal_bytes = bytes;
+    fn saved(&self, bytes: u64, position: u64) {
+        let mut status = self.status.lock();
+        status.journal_bytes = bytes;
+        status.saved = position;
     }
 
     /// Notes a snapshot; whether state is kept again with it.

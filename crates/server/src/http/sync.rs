@@ -53,6 +53,7 @@ pub fn persistence(shared: &Shared) -> Value {
     let Status {
         health,
         journal_bytes,
+        saved,
         last_snapshot,
         restored,
     } = shared.store.status();
@@ -68,6 +69,8 @@ pub fn persistence(shared: &Shared) -> Value {
         .path()
         .map_or(Value::Null, |path| path.to_string_lossy().into());
     row["journal_bytes"] = journal_bytes.into();
+    let position = shared.controller.journal().position();
+    row["records_unsaved"] = position.saturating_sub(saved).into();
     row["last_snapshot"] = last_snapshot.map_or(Value::Null, |written| {
         json!({
             "at": written.at.as_secs_f64(),

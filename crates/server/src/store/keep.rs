@@ -126,9 +126,8 @@ impl Keep {
             file.write_all(&taken.bytes)?;
             file.sync_data()?;
             self.since_snapshot += (frame::GROUP_HEADER + taken.bytes.len()) as u64;
-            self.shared
-                .store
-                .journal_bytes(self.since_snapshot + self.superseded);
+            let bytes = self.since_snapshot + self.superseded;
+            self.shared.store.saved(bytes, taken.next);
         }
         if taken.is_broken {
             return Err(io::Error::other(format!(
