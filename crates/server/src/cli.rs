@@ -6,7 +6,10 @@
 //! Upstream: `lmcache/v1/api_server/__main__.py` (`main`).
 
 pub mod client;
+mod completions;
 pub mod demo;
+mod man;
+pub mod reference;
 pub mod worker;
 
 use std::ffi::OsString;
@@ -36,6 +39,8 @@ pub enum Request {
     },
     /// Measure controllers.
     Bench(Box<kvatlas_bench::Args>),
+    /// Print a text made from the command line or the knobs.
+    Print(Vec<u8>),
 }
 
 const CONFIG: &str = "config";
@@ -55,6 +60,11 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Request, clap::
         Some(("demo", matches)) => {
             return demo::parse(matches).map(|args| Request::Demo(Box::new(args)));
         }
+        Some((completions::NAME, matches)) => {
+            return Ok(Request::Print(completions::text(&mut command(), matches)));
+        }
+        Some((man::NAME, matches)) => return man::text(command(), matches).map(Request::Print),
+        Some((reference::NAME, _)) => return Ok(Request::Print(reference::text().into_bytes())),
         Some(("serve", _)) | None => {}
         Some(_) => {
             let command = client::ClientCommand::from_arg_matches(&matches)?;
@@ -96,6 +106,9 @@ fn command() -> Command {
         .subcommand(bench::command())
         .subcommand(worker::command())
         .subcommand(demo::command())
+        .subcommand(completions::command())
+        .subcommand(man::command())
+        .subcommand(reference::command())
 }
 
 fn knob_args(command: Command) -> Command {
@@ -236,6 +249,31 @@ mod tests {
             let args = std::iter::once("kvatlas").chain(args.iter().copied());
             assert!(parse(args.map(OsString::from)).is_err());
         }
+    }
+
+    fn printed(args: &[&str]) -> String {
+        let args = std::iter::once("kvatlas").chain(args.iter().copied());
+        match parse(args.map(OsString::from)).unwrap() {
+            Request::Print(text) => String::from_utf8(text).unwrap(),
+            other => panic!("expected a text, got {other:?}"),
+        }
+    }
+
+    #[test]
+    fn completions_and_manual_know_every_flag_and_subcommand() {
+        for shell in ["bash", "zsh", "fish"] {
+            let script = printed(&["completions", shell]);
+            for word in ["lookup", "demo", "health-check-interval"] {
+                assert!(script.contains(word), "{shell} lacks {word}");
+            }
+        }
+        let page = printed(&["man"]);
+        assert!(page.contains(".TH kvatlas 1"), "{page}");
+        // roff writes a hyphen as \-.
+        assert!(page.contains("health\\-check\\-interval"), "{page}");
+        assert!(printed(&["man", "move"]).contains("kvatlas"));
+        let args = ["kvatlas", "man", "bogus"].map(OsString::from);
+        assert!(parse(args).is_err());
     }
 
     #[test]

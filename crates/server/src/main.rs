@@ -31,6 +31,18 @@ fn main() -> ExitCode {
         Request::Client(command) => cli::client::run(*command),
         Request::Worker(args) => cli::worker::run(*args),
         Request::Demo(args) => cli::demo::run(*args),
+        Request::Print(text) => print(&text),
+    }
+}
+
+/// Whoever reads may stop reading early.
+fn print(text: &[u8]) -> ExitCode {
+    match std::io::stdout().write_all(text) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            eprintln!("kvatlas: {error}");
+            ExitCode::FAILURE
+        }
+        _ => ExitCode::SUCCESS,
     }
 }
 
