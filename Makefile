@@ -12,7 +12,7 @@ ARGS ?=
 say = @printf '\n\033[1m== %s\033[0m\n' "$(1)"
 NEXTEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo yes)
 
-.PHONY: help run build release test check fmt deny unit loom stress interop bench bench-guard fuzz clean
+.PHONY: help run build release test check fmt deny unit loom stress interop bench bench-guard fuzz clean packaging manifests docs dist
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -27,7 +27,7 @@ build: ## debug build of everything
 release: ## optimized binary at target/release/kvatlas
 	cargo build --release --locked -p kvatlas-server
 
-test: check unit loom interop bench-guard ## everything CI runs
+test: check unit loom interop packaging bench-guard ## everything CI runs
 	$(call say,all tests passed)
 
 check: ## formatting, lints, dependency rules
@@ -92,6 +92,24 @@ bench-guard: ## instruction counts of the hot paths against their baseline (GUAR
 	$(call say,instruction counts)
 	@if command -v valgrind >/dev/null; then cargo run --release --quiet --locked -p kvatlas-guard -- $(GUARD_ARGS); \
 	else echo "bench-guard: SKIPPED, valgrind is not installed"; fi
+
+packaging: build ## chart, manifests, dashboard, alert rules and docs against the debug binary
+	$(call say,packaging)
+	tests/packaging/run.sh $(ARGS)
+
+manifests: ## write packaging/kubernetes from the chart, the dashboard from its script
+	python3 packaging/grafana/make.py > packaging/grafana/kvatlas.json
+	cd tests/packaging && ../../.cache/packaging-venv/bin/python -B manifests.py
+
+docs: build ## write docs/configuration.md from the code
+	./target/debug/kvatlas config-reference > docs/configuration.md
+
+DIST := target/dist
+DIST_NAME = kvatlas-$(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)-x86_64-linux
+
+dist: ## stripped x86-64 release with completions, manual, SBOM and checksums under target/dist
+	cargo build --release --locked -p kvatlas-server --target x86_64-unknown-linux-gnu
+	packaging/dist.sh target/x86_64-unknown-linux-gnu/release/kvatlas $(DIST) $(DIST_NAME)
 
 fuzz: ## every decoder, FUZZ_SECONDS each
 	$(call say,fuzz)

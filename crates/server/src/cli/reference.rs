@@ -45,7 +45,7 @@ expected. An unknown key is only warned about, as LMCache's controller ignores t
             .find(|(key, _)| *key == knob.key)
             .map_or("", |(_, value)| value.as_str());
         let default = match default {
-            "" | "null" | "none" => "unset".to_owned(),
+            "" | "unset" => "unset".to_owned(),
             value => format!("`{}`", cell(value)),
         };
         let row = (knob.key, knob.flag, default, cell(knob.doc));
