@@ -12,7 +12,7 @@ ARGS ?=
 say = @printf '\n\033[1m== %s\033[0m\n' "$(1)"
 NEXTEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo yes)
 
-.PHONY: help run build release test check fmt deny unit loom stress interop bench bench-guard fuzz clean packaging manifests docs dist
+.PHONY: help run build release test check fmt deny unit loom stress interop soak bench bench-guard fuzz clean packaging manifests docs dist
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -67,6 +67,12 @@ stress: ## readers beside a writer of the index for STRESS_SECONDS (600), no ans
 interop: build ## real LMCache workers and the differential runner against the debug binary
 	$(call say,interop with LMCache 0.5.6)
 	tests/interop/run.sh $(ARGS)
+
+SOAK_SECONDS ?= 600
+
+soak: ## a simulated fleet under traffic for SOAK_SECONDS: every lookup equals what its engines hold
+	$(call say,soak)
+	KVATLAS_SOAK_SECONDS=$(SOAK_SECONDS) cargo test --locked -p kvatlas-server --test simulated soak_ -- --nocapture
 
 PEERS := target/peers/release
 RESULTS := target/bench.jsonl

@@ -22,7 +22,7 @@ use crate::scheme::Schemes;
 pub use crate::full_sync::schedule::{FullSyncRequest, SyncReason, SyncState};
 pub use crate::full_sync::{SyncStart, SyncStatus};
 pub use crate::ingest::BatchOutcome;
-pub use crate::lookup::{InstanceMatch, PeerMatch};
+pub use crate::lookup::{InstanceMatch, PeerMatch, RankRun};
 pub use crate::registry::worker::WorkerAddress;
 pub use crate::settings::Settings;
 pub use crate::stats::{LocationInfo, SweepProgress, Totals, WorkerInfo};

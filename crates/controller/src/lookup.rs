@@ -11,6 +11,7 @@
 //! Upstream credits one holder per chunk (`KVController.lookup`).
 
 use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -43,6 +44,15 @@ pub struct PeerMatch {
     pub chunks: usize,
     /// Where to fetch them.
     pub peer_url: String,
+}
+
+/// What one rank holds of a prefix.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RankRun {
+    /// Instance and rank.
+    pub worker: WorkerKey,
+    /// Chunks of its unbroken run from the first hash, over all its locations.
+    pub chunks: usize,
 }
 
 /// How many walks may meet a change of facts before one goes on regardless: it then credits at
@@ -160,6 +170,46 @@ impl Controller {
             .into_iter()
             .map(|instance| instance.id.clone())
             .collect()
+    }
+
+    /// The run of every reporting rank, for the instances of which some rank holds the first of
+    /// `hashes`: why an instance is credited with less than a rank of it holds. By registration
+    /// order of the instances, then by rank. Visits every holder once.
+    pub fn rank_runs(&self, hashes: impl IntoIterator<Item = ChunkHash>) -> Vec<RankRun> {
+        let (fleet, view) = self.picture();
+        let tallies = walk(
+            &fleet,
+            &view,
+            hashes,
+            fleet.n_ranks(),
+            |facts| facts.rank,
+            |_| Some(1),
+        );
+        let chunks_of: HashMap<u32, usize> = tallies
+            .iter()
+            .map(|tally| (tally.unit, tally.chunks as usize))
+            .collect();
+        let concerned: HashSet<u32> = tallies
+            .iter()
+            .filter_map(|tally| Some(fleet.rank(tally.unit)?.instance))
+            .collect();
+        let mut runs = BTreeMap::new();
+        for facts in fleet.holders() {
+            if concerned.contains(&facts.instance)
+                && let Some(instance) = fleet.instance(facts.instance)
+            {
+                let chunks = chunks_of.get(&facts.rank).copied().unwrap_or(0);
+                runs.entry((instance.registered, facts.worker))
+                    .or_insert_with(|| RankRun {
+                        worker: WorkerKey {
+                            instance: instance.id.clone(),
+                            worker: facts.worker,
+                        },
+                        chunks,
+                    });
+            }
+        }
+        runs.into_values().collect()
     }
 
     /// Whether any visible holder has `hash`.

@@ -7,6 +7,9 @@
     reason = "a test that cannot go on should say where"
 )]
 
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -16,7 +19,7 @@ use kvatlas_server::app::{Addresses, App, AppState};
 use kvatlas_server::config::Config;
 use kvatlas_server::logging::Levels;
 use kvatlas_worker::sim::{
-    Capacity, Fleet, FleetConfig, PromptSettings, Prompts, SimInstance, TrafficSettings,
+    Capacity, Fleet, FleetConfig, PromptSettings, Prompts, SimInstance, Traffic, TrafficSettings,
 };
 use kvatlas_worker::{AgentConfig, Engine, Runtime, full_sync, heartbeat};
 use tokio::sync::oneshot;
@@ -265,4 +268,110 @@ fn a_queue_that_overflows_is_mended_by_a_sync() {
         controller.shows(&started, "small").then_some(())
     });
     assert!(controller.gaps() > 0);
+}
+
+/// How long the soak lasts: `make soak` asks for ten minutes.
+fn soak_time() -> Duration {
+    let seconds = std::env::var("KVATLAS_SOAK_SECONDS").ok();
+    Duration::from_secs(seconds.map_or(20, |text| text.parse().unwrap()))
+}
+
+/// Tokens of `prompt` that all ranks of `instance` hold from the start.
+fn held(instance: &SimInstance, prompt: &[u32]) -> u64 {
+    let chunk_size = HashScheme::default().chunk_size().get();
+    let chunks = prompt.len() / chunk_size;
+    let run = (1..=chunks).take_while(|n| instance.instance().holds(&prompt[..n * chunk_size]));
+    (run.count() * chunk_size) as u64
+}
+
+/// What `kvatlas lookup` says of `prompt`: tokens by instance.
+fn asked(controller: &Controller, prompt: &[u32]) -> BTreeMap<String, u64> {
+    let mut client = Command::new(env!("CARGO_BIN_EXE_kvatlas"))
+        .args(["lookup", "--json", "--url"])
+        .arg(format!("http://{}", controller.addresses.http))
+        .args(["--file", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let tokens = serde_json::to_vec(prompt).unwrap();
+    client.stdin.take().unwrap().write_all(&tokens).unwrap();
+    let output = client.wait_with_output().unwrap();
+    assert!(
+        matches!(output.status.code(), Some(0 | 1)),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let layout = answer["layout_info"].as_object().unwrap();
+    let tokens = |found: &serde_json::Value| found[1].as_u64().unwrap();
+    layout
+        .iter()
+        .map(|(name, found)| (name.clone(), tokens(found)))
+        .collect()
+}
+
+#[test]
+fn soak_lookups_equal_what_the_engines_hold_while_chunks_come_and_go() {
+    let controller = Controller::start([0; 3]);
+    let fleet = fleet(&controller, 0.0);
+    let until = Instant::now() + soak_time();
+    let (mut rounds, mut compared, mut hits, mut evicted) = (0_u64, 0, 0, 0);
+    while rounds < 3 || Instant::now() < until {
+        // New prompts every round: the storages are small, so most of them push others out.
+        let settings = TrafficSettings {
+            requests_per_second: 60.0,
+            warm_up: 0,
+            seed: 7,
+            ..TrafficSettings::default()
+        };
+        let streams = (rounds * 3..).take(3);
+        let running: Vec<_> = fleet
+            .instances()
+            .iter()
+            .zip(streams.clone())
+            .map(|(started, stream)| (started.instance().clone(), stream))
+            .collect();
+        let mut traffic = Traffic::start(running, &settings).unwrap();
+        eventually("traffic", || (traffic.served() > 120).then_some(()));
+        traffic.stop();
+        eventually("what is held is shown", || {
+            settled(&controller, &fleet).then_some(())
+        });
+        for stream in streams {
+            let mut prompts = Prompts::new(settings.prompts.clone(), settings.seed, stream);
+            // The first ones of the round have had the most time to be evicted again.
+            for at in 0..30 {
+                let prompt = prompts.next_prompt();
+                if at % 10 != 0 {
+                    continue;
+                }
+                let full = (prompt.len() / 256 * 256) as u64;
+                let expected: BTreeMap<String, u64> = fleet
+                    .instances()
+                    .iter()
+                    .enumerate()
+                    .map(|(at, instance)| (format!("sim-{}", at + 1), held(instance, &prompt)))
+                    .filter(|(_, tokens)| *tokens > 0)
+                    .collect();
+                assert_eq!(asked(&controller, &prompt), expected, "round {rounds}");
+                compared += 1;
+                hits += expected.len();
+                evicted += usize::from(expected.values().all(|tokens| *tokens < full));
+            }
+        }
+        assert_eq!(controller.gaps(), 0, "round {rounds}");
+        rounds += 1;
+    }
+    let room = 3 * 2 * (40 + 90);
+    let sent: u64 = fleet
+        .instances()
+        .iter()
+        .flat_map(SimInstance::agents)
+        .map(|agent| agent.status().operations_sent)
+        .sum();
+    assert!(hits > 0 && evicted > 0, "{hits} hits, {evicted} evicted");
+    assert!(sent > 3 * room, "{sent} operations: storages were full");
+    println!("{rounds} rounds, {compared} lookups, {hits} hits, {sent} operations");
 }

@@ -47,6 +47,24 @@ fn an_instance_holds_what_all_its_reporting_ranks_hold() {
 }
 
 #[test]
+fn rank_runs_tell_which_rank_holds_an_instance_back() {
+    let mut f = Fleet::of(&[("b", 0), ("i", 1), ("i", 0), ("i", 2), ("z", 0)]);
+    f.admit("i", 0, &[1, 3]);
+    f.send(("i", 0, DISK), OperationKind::Admit, &[2], at(1))
+        .unwrap();
+    f.admit("i", 1, &[9]);
+    f.admit("z", 0, &[1]);
+    f.admit("b", 0, &[2]);
+    let runs = f.controller.rank_runs(hashes(&[1, 2, 3, 4]));
+    let runs: Vec<String> = runs
+        .iter()
+        .map(|run| format!("{}={}", run.worker, run.chunks))
+        .collect();
+    // i:2 never reported; b has nothing of the first chunk.
+    assert_eq!(runs, ["i:0=3", "i:1=0", "z:0=1"]);
+}
+
+#[test]
 fn chunks_may_lie_in_several_locations() {
     let mut f = Fleet::of(&[("i", 0)]);
     f.admit("i", 0, &[1, 3]);

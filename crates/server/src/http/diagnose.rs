@@ -1,10 +1,11 @@
 //! GET and POST /diagnose: how the fleet hashes, and why a lookup is empty, in plain words.
 
+mod reasons;
+
 use axum::extract::State;
 use axum::routing::get;
 use axum::{Json, Router};
 use kvatlas_controller::controller::{InstanceMatch, WorkerInfo};
-use kvatlas_controller::scheme::PromptMatch;
 use kvatlas_protocol::{HashScheme, InstanceId};
 use serde_json::{Value, json};
 
@@ -13,7 +14,7 @@ use super::error::ApiError;
 use super::lookup::{Layout, Prompt, prompt};
 use super::sync::persistence;
 use crate::app::{AppState, Shared};
-use crate::store::Health;
+use reasons::{fleet_reasons, prompt_reasons};
 
 /// Most workers an answer names.
 const MAX_NAMED: usize = 20;
@@ -148,95 +149,4 @@ fn report(shared: &Shared, workers: &[WorkerInfo]) -> Value {
         },
         "persistence": persistence(shared),
     })
-}
-
-/// What keeps any lookup from being right.
-fn fleet_reasons(shared: &Shared, workers: &[WorkerInfo]) -> Vec<String> {
-    let mut reasons = Vec::new();
-    if let Health::Failing { reason, .. } = shared.store.status().health {
-        reasons.push(format!(
-            "state is not kept ({reason}): lookups are not affected, a restart now would need full syncs"
-        ));
-    }
-    if workers.is_empty() {
-        reasons.push(format!(
-            "no worker is registered: set controller_pull_url and controller_reply_url of the workers to this host and ports {} and {}",
-            shared.ports.pull,
-            shared.ports.reply.map_or("(reply is off)".into(), |port| port.to_string()),
-        ));
-        return reasons;
-    }
-    if workers.iter().all(|worker| worker.key_count == 0) {
-        reasons.push(
-            "workers are registered but have reported no keys: nothing is cached yet, or their batches do not arrive (see kvatlas_bad_frames_total and kvatlas_messages_total at /metrics)".into(),
-        );
-    }
-    let silent: Vec<String> = workers
-        .iter()
-        .filter(|worker| !worker.heartbeat_seen)
-        .map(|worker| worker.key.to_string())
-        .collect();
-    if !silent.is_empty() {
-        reasons.push(format!(
-            "no heartbeat has come from {}: these workers cannot be asked to sync again after a loss (set lmcache_worker_heartbeat_time, and see that the heartbeat port can be reached)",
-            named(&silent),
-        ));
-    }
-    let gaps: u64 = workers
-        .iter()
-        .flat_map(|worker| &worker.locations)
-        .map(|location| location.gaps)
-        .sum();
-    if gaps > 0 {
-        reasons.push(format!(
-            "{gaps} sequence gaps: operations were lost on the way, some keys may be missing or stale until the next full sync"
-        ));
-    }
-    reasons
-}
-
-/// What one prompt's lookup came to.
-fn prompt_reasons(
-    shared: &Shared,
-    workers: &[WorkerInfo],
-    tokens: &[i64],
-    probes: &[Probe],
-    credits: &[PromptMatch],
-) -> Vec<String> {
-    let mut reasons = Vec::new();
-    if tokens.is_empty() {
-        reasons.push("the prompt is empty: it has no chunk".into());
-        return reasons;
-    }
-    let has_keys = workers.iter().any(|worker| worker.key_count > 0);
-    let any = probes.iter().any(|probe| !probe.matches.is_empty());
-    if let Some(best) = credits.first() {
-        reasons.push(format!(
-            "instance {} holds the first {} of {} tokens",
-            best.found.instance,
-            best.tokens,
-            tokens.len()
-        ));
-    } else if !has_keys {
-        // The fleet's own reasons say it.
-    } else if any {
-        reasons.push("a hash scheme that is not confirmed yet finds the prompt; ask again".into());
-    } else if probes.iter().any(|probe| probe.confirmed) && !shared.controller.is_scheme_fixed() {
-        reasons.push(
-            "the fleet's hash scheme is known, and nobody holds this prompt's first chunk: it was never cached, or has been evicted, or the tokens differ (another tokenizer, chat template or special token at the start)".into(),
-        );
-    } else {
-        reasons.push(format!(
-            "workers hold keys, but none of the {} hash schemes tried gives one of them for this prompt: either nobody holds it, or the fleet hashes in another way (PYTHONHASHSEED not fixed or not among hash_roots, another chunk size than chunk_sizes, another algorithm)",
-            probes.len()
-        ));
-    }
-    reasons
-}
-
-fn named(names: &[String]) -> String {
-    match names.len().checked_sub(MAX_NAMED) {
-        Some(more) if more > 0 => format!("{} and {more} more", names[..MAX_NAMED].join(", ")),
-        _ => names.join(", "),
-    }
 }

@@ -2,9 +2,10 @@
 
 use std::num::NonZeroUsize;
 
+use kvatlas_protocol::message::{FullSyncStartMsg, Message};
 use kvatlas_protocol::{HashAlgorithm, HashScheme, Root};
 
-use crate::support::{Controller, eventually, hashes, layout, tokens};
+use crate::support::{Controller, LOCATION, eventually, hashes, layout, tokens};
 
 fn scheme(algorithm: HashAlgorithm, chunk_size: usize) -> HashScheme {
     HashScheme::new(
@@ -183,4 +184,48 @@ fn diagnosis_says_why_in_words() {
         row["algorithm"] == "builtin" && row["chunk_size"] == 256 && row["root"] == "absent"
     });
     assert_eq!(best.unwrap()["matches"][0]["chunks"], 3);
+}
+
+#[test]
+fn diagnosis_names_ranks_that_hold_less_and_syncs_that_run() {
+    let controller = Controller::start();
+    let prompt = tokens(2, 1024);
+    let body = serde_json::json!({ "tokens": prompt }).to_string();
+    let reasons = || controller.post("/diagnose", &body).json()["reasons"].to_string();
+    let chunks = hashes(&prompt);
+    let (mut first, mut second) = (controller.worker("tp", 0), controller.worker("tp", 1));
+    first.register();
+    second.register();
+    first.admit(&chunks);
+    second.admit(&[kvatlas_protocol::ChunkHash(7)]);
+    controller.wait_for_keys(5);
+    assert!(controller.lookup(&prompt).is_empty());
+    let words = reasons();
+    assert!(
+        words.contains(
+            "ranks of instance tp differ: one holds the first 1024 tokens, but tp:1 holds 0"
+        ),
+        "{words}"
+    );
+    assert!(!words.contains("none of the"), "{words}");
+    second.admit(&chunks[..2]);
+    controller.wait_for_keys(7);
+    let words = reasons();
+    assert!(words.contains("holds the first 512 of 1024"), "{words}");
+    assert!(words.contains("tp:1 holds 512"), "{words}");
+    assert!(!words.contains("full sync"), "{words}");
+    let started = second.ask(&Message::FullSyncStartMsg(FullSyncStartMsg {
+        instance_id: "tp".into(),
+        worker_id: 1,
+        location: LOCATION.into(),
+        sync_id: "s".into(),
+        total_keys: 10,
+        batch_count: 3,
+    }));
+    assert!(matches!(started, Message::FullSyncStartRetMsg(_)));
+    let words = reasons();
+    assert!(
+        words.contains("full syncs are running: tp:1 LocalCPUBackend (0 of 3 batches)"),
+        "{words}"
+    );
 }
