@@ -106,6 +106,27 @@ def test_a_slow_engine_costs_only_its_own_command(controller, pair, fleet):
     assert (reply.status_code, reply.json()["num_tokens"]) == (200, 0), "a late answer is not taken for this command's"
 
 
+def test_an_engine_that_sleeps_12_seconds_is_waited_for_and_holds_up_nobody(controller, pair, fleet):
+    workers, _ = pair
+    fleet.start(controller, "b")
+    workers[0].behave("clear", answer=3)
+    workers[1].behave("clear", sleep_s=12, answer=3)
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        begun = time.monotonic()
+        slow = pool.submit(controller.post, "/clear", {"instance_id": "a", "location": CPU})
+        eventually(lambda: len(controller.get("/events?state=running").json()["events"]), 1)
+        n_others = 0
+        while not slow.done():
+            at = time.monotonic()
+            assert controller.post("/clear", {"instance_id": "b", "location": CPU}).status_code == 200
+            assert controller.post("/health", {"instance_id": "b"}).json()["error_codes"] == {"0": 0}
+            assert time.monotonic() - at < 8, "another instance's commands wait for the sleeper"
+            n_others += 1
+        reply = slow.result()
+    assert (reply.status_code, reply.json()["num_tokens"]) == (200, 3), "30 s is the default deadline"
+    assert time.monotonic() - begun >= 12 and n_others >= 3
+
+
 def test_a_dead_worker_and_its_return_on_the_same_port(controller, fleet):
     worker = fleet.start(controller, "a")
     worker.kill()
