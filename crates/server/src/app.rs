@@ -19,6 +19,7 @@ use std::time::Duration;
 use kvatlas_controller::Controller;
 use kvatlas_controller::controller::Settings;
 
+use crate::admission::Admission;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::dispatch::Dispatch;
@@ -52,6 +53,8 @@ pub struct Shared {
     pub dispatch: Dispatch,
     /// What is counted.
     pub metrics: Metrics,
+    /// Who may be a worker.
+    pub admission: Admission,
     /// Tokens and sessions of the HTTP front.
     pub access: Access,
     /// Log levels.
@@ -144,6 +147,7 @@ impl App {
             dispatch: Dispatch::new()?,
             metrics: Metrics::default(),
             access,
+            admission: Admission::new(&config),
             levels,
             ready: AtomicBool::new(false),
             housekeeping: Housekeeping::default(),

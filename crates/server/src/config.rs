@@ -13,6 +13,8 @@ pub mod value;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use crate::admission::Cidr;
+
 use self::value::{
     CheckInterval, JsonMap, KnobValue, LogFormat, LogLevel, MonitorPorts, Positive, Refusal,
     SchemeText, Secret, Share,
@@ -119,12 +121,16 @@ knobs! {
     max_body_bytes: Positive = Positive(64 << 20), "max-body-bytes";
     /// Most tokens of one prompt.
     max_tokens: Positive = Positive(4 << 20), "max-tokens";
-    /// HTTP connections open at the same time; more wait to be accepted.
+    /// HTTP connections open at the same time; beyond, the longest idle one is closed.
     max_http_connections: Positive = Positive(4096), "max-http-connections";
-    /// HTTP requests worked on at the same time; more are answered 503.
+    /// HTTP requests worked on at the same time; more are answered 429.
     max_http_requests: Positive = Positive(1024), "max-http-requests";
     /// Seconds an HTTP request may take, body included.
     request_timeout_s: Duration = Duration::from_secs(60), "request-timeout-s";
+    /// Seconds the body of an HTTP request may take to arrive.
+    body_timeout_s: Duration = Duration::from_secs(30), "body-timeout-s";
+    /// Seconds the head of an HTTP request may take to arrive, and a connection may be idle.
+    header_timeout_s: Duration = Duration::from_secs(30), "header-timeout-s";
     /// Threads that serve HTTP.
     http_threads: Positive = Positive(2), "http-threads";
 
@@ -140,6 +146,11 @@ knobs! {
     metrics_open: bool = false, "metrics-open";
     /// Origins whose pages may use the HTTP front, such as https://ops.example; * for all.
     cors_origins: Vec<String> = Vec::new(), "cors-origins";
+
+    /// Patterns of instances that may be registered, such as pod-*,engine-?; empty for all.
+    allow_instances: Vec<String> = Vec::new(), "allow-instances";
+    /// Networks that workers may come from, such as 10.0.0.0/8,fd00::/8; empty for all.
+    allow_sources: Vec<Cidr> = Vec::new(), "allow-sources";
 
     /// Seconds a worker may take to answer a command.
     command_timeout_s: Duration = Duration::from_secs(30), "command-timeout-s";

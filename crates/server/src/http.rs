@@ -8,6 +8,7 @@
 pub mod auth;
 pub mod body;
 pub mod chunks;
+mod connections;
 pub mod dashboard;
 pub mod debug;
 pub mod diagnose;

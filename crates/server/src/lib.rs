@@ -13,6 +13,7 @@
 //! A library only so that tests can start the process inside themselves; nothing else may depend on
 //! it. It keeps no facts about workers or chunks: those are the controller's.
 
+pub mod admission;
 pub mod app;
 pub mod cli;
 pub mod clock;

@@ -64,6 +64,8 @@ pub enum Fault {
     Limit,
     /// The controller's state does not allow it.
     Refused,
+    /// Not on the lists of who may be a worker.
+    NotAdmitted,
     /// A bug: handling it panicked.
     Panic,
 }
@@ -120,7 +122,7 @@ impl Front {
 }
 
 impl Fault {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::Truncated,
         Self::Malformed,
         Self::Mistyped,
@@ -132,6 +134,7 @@ impl Fault {
         Self::UnknownWorker,
         Self::Limit,
         Self::Refused,
+        Self::NotAdmitted,
         Self::Panic,
     ];
 
@@ -149,6 +152,7 @@ impl Fault {
             Self::UnknownWorker => "unknown_worker",
             Self::Limit => "limit",
             Self::Refused => "refused",
+            Self::NotAdmitted => "not_admitted",
             Self::Panic => "panic",
         }
     }

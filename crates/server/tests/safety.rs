@@ -12,6 +12,8 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
+use kvatlas_protocol::ChunkHash;
+use kvatlas_protocol::message::{HeartbeatMsg, Message};
 use kvatlas_server::config::Config;
 
 use crate::support::{Controller, Reply};
@@ -213,4 +215,202 @@ fn every_answer_has_security_headers() {
     };
     assert!(policy("/").contains("script-src 'self'"));
     assert!(!policy("/metrics").contains("script-src"));
+}
+
+/// Sends `text`, then reads until the server closes.
+fn exchange(controller: &Controller, text: &str) -> String {
+    let mut stream = TcpStream::connect(controller.addresses.http).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
+    stream.write_all(text.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+fn refused(controller: &Controller, reason: &str) -> f64 {
+    controller.metric(&format!(
+        "kvatlas_http_refused_total{{reason=\"{reason}\"}}"
+    ))
+}
+
+#[test]
+fn slow_heads_and_bodies_are_ended() {
+    let controller = Controller::with(|config| {
+        set(config, "header_timeout_s", "0.3");
+        set(config, "body_timeout_s", "0.3");
+    });
+    // Silence, half a head, and half a request of each size that is read in its own way.
+    assert_eq!(exchange(&controller, ""), "");
+    assert_eq!(
+        exchange(&controller, "POST /lookup HTTP/1.1\r\nhost: x\r\n"),
+        ""
+    );
+    for length in [
+        "content-length: 100",
+        "content-length: 1000000",
+        "transfer-encoding: chunked",
+    ] {
+        let head = format!("POST /lookup HTTP/1.1\r\nhost: x\r\n{length}\r\n\r\n");
+        let answer = exchange(&controller, &head);
+        assert!(answer.starts_with("HTTP/1.1 408"), "{length}: {answer}");
+        assert!(answer.contains("connection: close"), "{answer}");
+    }
+    assert_eq!(refused(&controller, "slow"), 3.0);
+}
+
+#[test]
+fn a_body_too_large_ends_its_connection_aloud() {
+    let controller = Controller::with(|config| set(config, "max_body_bytes", "100000"));
+    let head = "POST /lookup HTTP/1.1\r\nhost: x\r\ncontent-length: 100001\r\n\r\n";
+    let answer = exchange(&controller, head);
+    assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+    assert!(answer.contains("connection: close"), "{answer}");
+    assert_eq!(refused(&controller, "size"), 1.0);
+}
+
+#[test]
+fn requests_beyond_the_limit_are_told_to_come_back() {
+    let controller = Controller::with(|config| set(config, "max_http_requests", "1"));
+    // Keeps the only place by a body that does not come.
+    let mut slow = TcpStream::connect(controller.addresses.http).unwrap();
+    let head = b"POST /lookup HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n";
+    slow.write_all(head).unwrap();
+    let reply = support::eventually("429", || {
+        let reply = controller.get("/healthz");
+        (reply.status == 429).then_some(reply)
+    });
+    assert_eq!(header(&reply, "retry-after"), Some("1"));
+    assert!(
+        reply.json()["detail"]
+            .as_str()
+            .unwrap()
+            .contains("max_http_requests")
+    );
+    drop(slow);
+    support::eventually("room again", || {
+        (controller.get("/healthz").status == 200).then_some(())
+    });
+    assert!(refused(&controller, "concurrency") >= 1.0);
+}
+
+#[test]
+fn ten_thousand_idle_connections_keep_nobody_out() {
+    // Both ends of each connection are files of this process.
+    rlimit::increase_nofile_limit(u64::MAX).unwrap();
+    let controller = Controller::with(|config| {
+        set(config, "max_http_connections", "1000");
+        // None of them ends by itself while the test runs.
+        set(config, "header_timeout_s", "600");
+    });
+    // Somebody who watches all the while.
+    let mut live = TcpStream::connect(controller.addresses.http).unwrap();
+    live.write_all(b"GET /live HTTP/1.1\r\nhost: x\r\n\r\n")
+        .unwrap();
+    let mut first = [0; 12];
+    live.read_exact(&mut first).unwrap();
+    assert_eq!(&first, b"HTTP/1.1 200");
+
+    let mut idle = Vec::new();
+    for n in 0..10_000 {
+        let mut stream = TcpStream::connect(controller.addresses.http).unwrap();
+        if n % 3 == 0 {
+            // Refused by then, perhaps: it may be told before it is read.
+            let _ = stream.write_all(b"GET /healthz HTTP/1.1\r\nx: ");
+        }
+        idle.push(stream);
+        if n % 1000 == 0 {
+            assert_eq!(controller.get("/healthz").body, "ok\n");
+        }
+    }
+    let open = controller.metric("kvatlas_http_connections");
+    assert!(open <= 1000.0, "{open}");
+    let evicted = controller.metric("kvatlas_http_evicted_total");
+    assert!(evicted >= 9000.0, "{evicted}");
+    // A stream is never idle.
+    let mut more = [0; 1];
+    live.read_exact(&mut more).unwrap();
+    drop(idle);
+}
+
+fn error(reply: Message) -> String {
+    match reply {
+        Message::ErrorMsg(reply) => reply.error,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn instances_that_fit_no_pattern_are_not_registered() {
+    let controller = Controller::with(|config| set(config, "allow_instances", "pod-*,b"));
+    for known in ["pod-1", "b"] {
+        let reply = controller.worker(known, 0).register();
+        assert!(matches!(reply, Message::RegisterRetMsg(_)), "{reply:?}");
+    }
+    let stranger = controller.worker("pod", 0);
+    assert!(error(stranger.register()).contains("allow_instances"));
+    let beat = Message::HeartbeatMsg(HeartbeatMsg {
+        instance_id: "pod".into(),
+        worker_id: 0,
+        ip: "10.0.0.1".into(),
+        port: 5000,
+        peer_init_url: None,
+    });
+    let reply = support::ask(&stranger.heartbeat, &beat.encode_msgpack());
+    assert!(error(reply).contains("allow_instances"));
+    assert_eq!(controller.bad_frames("reply", "not_admitted"), 1.0);
+    assert_eq!(controller.bad_frames("heartbeat", "not_admitted"), 1.0);
+    let workers = controller.get("/controller/workers").json();
+    assert_eq!(workers["total_count"], 2);
+}
+
+#[test]
+fn workers_from_outside_the_networks_are_not_heard() {
+    // This test comes from 127.0.0.1.
+    let controller = Controller::with(|config| set(config, "allow_sources", "10.0.0.0/8"));
+    let mut stranger = controller.worker("a", 0);
+    assert!(error(stranger.register()).contains("127.0.0.1"));
+    stranger.admit(&[ChunkHash(1)]);
+    support::eventually("the operations are refused", || {
+        (controller.bad_frames("pull", "not_admitted") == 1.0).then_some(())
+    });
+
+    let controller = Controller::with(|config| {
+        set(config, "allow_sources", "127.0.0.0/8,10.0.0.0/8");
+    });
+    let mut worker = controller.worker("a", 0);
+    let elsewhere = worker.ask(&worker.registration("192.168.0.1"));
+    assert!(error(elsewhere).contains("192.168.0.1"));
+    worker.register();
+    worker.admit(&[ChunkHash(1)]);
+    controller.wait_for_keys(1);
+}
+
+#[test]
+fn caps_are_refused_and_counted() {
+    let controller = Controller::with(|config| {
+        set(config, "max_instances", "2");
+        set(config, "max_workers", "3");
+        set(config, "max_keys_per_worker", "2");
+    });
+    let mut greedy = controller.worker("a", 0);
+    greedy.register();
+    controller.worker("b", 0).register();
+    assert!(error(controller.worker("c", 0).register()).contains("max_instances"));
+    controller.worker("b", 1).register();
+    assert!(error(controller.worker("b", 2).register()).contains("max_workers"));
+    assert_eq!(controller.bad_frames("reply", "limit"), 2.0);
+
+    greedy.admit(&[ChunkHash(1), ChunkHash(2)]);
+    controller.wait_for_keys(2);
+    greedy.admit(&[ChunkHash(3)]);
+    support::eventually("the admit is refused", || {
+        (controller.bad_frames("pull", "limit") == 1.0).then_some(())
+    });
+    assert_eq!(controller.keys(), 2);
+    // Everybody else is served.
+    let mut other = controller.worker("b", 0);
+    other.admit(&[ChunkHash(4)]);
+    controller.wait_for_keys(3);
 }

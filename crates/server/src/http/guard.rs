@@ -7,16 +7,18 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::HttpBody;
 use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::header::CONNECTION;
+use axum::http::header::{CONNECTION, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
 
+use super::body::too_slow;
 use super::error::ApiError;
 use super::orchestration;
 use crate::app::{AppState, Shared};
+use crate::metrics::refusals::HttpRefusal;
 
 /// Puts the guard around `routes`.
 pub(super) fn around(routes: Router<AppState>, state: &AppState) -> Router<AppState> {
@@ -40,11 +42,14 @@ struct Guard {
 async fn pass(State(guard): State<Guard>, request: Request, next: Next) -> Response {
     let shared = &guard.shared;
     let mut count = Count::begin(shared);
-    let response = match guard.requests.try_acquire() {
-        Err(_) => closing(ApiError::Detail(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "too many requests at the same time; raise max_http_requests".into(),
-        )),
+    let mut response = match guard.requests.try_acquire() {
+        Err(_) => {
+            shared.metrics.http_refused(HttpRefusal::Concurrency);
+            closing(ApiError::Detail(
+                StatusCode::TOO_MANY_REQUESTS,
+                "too many requests at the same time; raise max_http_requests".into(),
+            ))
+        }
         Ok(_permit) => {
             let limit = shared.config.request_timeout_s;
             if orchestration::has_own_deadline(request.uri().path()) {
@@ -61,6 +66,10 @@ async fn pass(State(guard): State<Guard>, request: Request, next: Next) -> Respo
         }
     };
     count.status = response.status();
+    if response.status() == StatusCode::TOO_MANY_REQUESTS {
+        let soon = HeaderValue::from_static("1");
+        response.headers_mut().insert(RETRY_AFTER, soon);
+    }
     response
 }
 
@@ -84,15 +93,12 @@ async fn handle(shared: &Shared, request: Request, next: Next) -> Response {
     }
     let (head, body) = request.into_parts();
     let read = axum::body::to_bytes(body, limit);
-    match tokio::time::timeout(shared.config.request_timeout_s, read).await {
+    match tokio::time::timeout(shared.config.body_timeout_s, read).await {
         Ok(Ok(bytes)) => next.run(Request::from_parts(head, bytes.into())).await,
         Ok(Err(error)) => closing(ApiError::bad_request(format!(
             "cannot read the body: {error}"
         ))),
-        Err(_) => closing(ApiError::Detail(
-            StatusCode::REQUEST_TIMEOUT,
-            "the body did not come in time".into(),
-        )),
+        Err(_) => closing(too_slow(shared)),
     }
 }
 

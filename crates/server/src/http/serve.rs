@@ -3,27 +3,29 @@
 //! hyper is driven here and not by `axum::serve` because that one sets no time limit for headers
 //! and no bound on connections: a few thousand half-open ones would hold all the memory they like.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use super::connections::{Answer, Connection, Connections};
 use crate::app::AppState;
 use crate::config::Config;
 
-/// Time a client may take for the head of a request, and may leave a connection idle: longer than
-/// the 10 s at which routers ask, so that a request never meets the close of its connection.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Largest head of a request, in bytes.
 const MAX_HEAD: usize = 64 * 1024;
+/// Connections waiting to be accepted: a fleet's clients reconnect all at once.
+const BACKLOG: i32 = 4096;
 /// Pause after a failed accept: usually the process is out of files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -55,6 +57,8 @@ impl Listener {
                 StdListener::bind(addresses.as_slice())?
             }
         };
+        // std listens with 128: beyond that, the system makes newcomers wait for seconds.
+        socket2::SockRef::from(&socket).listen(BACKLOG)?;
         socket.set_nonblocking(true)?;
         let address = socket.local_addr()?;
         Ok(Self { socket, address })
@@ -68,10 +72,19 @@ impl Listener {
     /// Starts to accept; needs a runtime.
     pub fn serve(self, state: AppState) -> io::Result<Serving> {
         let listener = TcpListener::from_std(self.socket)?;
-        let connections = Arc::new(Semaphore::new(state.config.max_http_connections.0));
+        // Longer than the 10 s at which routers ask, by default, so that a request never meets the
+        // close of its connection.
+        let header_timeout = state.config.header_timeout_s;
+        let connections = Connections::new(Arc::clone(&state));
         let router = super::routes(state);
         let (stop, stopped) = oneshot::channel();
-        let accepting = tokio::spawn(accept(listener, router, connections, stopped));
+        let accepting = tokio::spawn(accept(
+            listener,
+            router,
+            connections,
+            header_timeout,
+            stopped,
+        ));
         Ok(Serving { stop, accepting })
     }
 }
@@ -94,22 +107,24 @@ impl Serving {
 async fn accept(
     listener: TcpListener,
     router: Router,
-    connections: Arc<Semaphore>,
+    connections: Arc<Connections>,
+    header_timeout: Duration,
     mut stopped: oneshot::Receiver<()>,
 ) -> GracefulShutdown {
     let graceful = GracefulShutdown::new();
     loop {
         let next = async {
-            // The semaphore is never closed.
-            let room = Arc::clone(&connections).acquire_owned().await.ok();
-            (room, listener.accept().await)
+            let accepted = listener.accept().await?;
+            Ok((accepted, connections.enter().await))
         };
-        let (room, accepted) = tokio::select! {
+        let next: io::Result<_> = tokio::select! {
             next = next => next,
             _ = &mut stopped => return graceful,
         };
-        match accepted {
-            Ok((stream, _)) => connection(stream, router.clone(), room, &graceful),
+        match next {
+            Ok(((stream, _), entered)) => {
+                serve(stream, router.clone(), entered, header_timeout, &graceful);
+            }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept an HTTP connection");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -118,25 +133,37 @@ async fn accept(
     }
 }
 
-fn connection(
+fn serve(
     stream: TcpStream,
     router: Router,
-    room: Option<OwnedSemaphorePermit>,
+    entered: Connection,
+    header_timeout: Duration,
     graceful: &GracefulShutdown,
 ) {
     // Answers are small and waited for. A socket that refuses is slower, not wrong.
     let _ = stream.set_nodelay(true);
-    let service = TowerToHyperService::new(router);
+    let router = TowerToHyperService::new(router);
+    let activity = Arc::clone(&entered.activity);
+    let service = service_fn(move |request| {
+        let busy = activity.begin();
+        let answer = router.call(request);
+        async move {
+            let answer = answer.await?;
+            Ok::<_, Infallible>(answer.map(|body| Answer { body, _busy: busy }))
+        }
+    });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
+        .header_read_timeout(header_timeout)
         .max_buf_size(MAX_HEAD)
         .serve_connection(TokioIo::new(stream), service);
     let connection = graceful.watch(connection);
     tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "HTTP connection ended");
+        tokio::select! {
+            ended = connection => if let Err(error) = ended {
+                tracing::debug!(%error, "HTTP connection ended");
+            },
+            () = entered.activity.asked_to_leave() => {}
         }
-        drop(room);
     });
 }

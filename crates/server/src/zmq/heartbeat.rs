@@ -10,7 +10,7 @@ use kvatlas_protocol::message::{
 };
 
 use super::peer_address;
-use super::reply::{address, decode, error};
+use super::reply::{address, admit_worker, decode, error};
 use crate::app::Shared;
 use crate::metrics::{Fault, Front};
 
@@ -45,6 +45,9 @@ pub(super) fn handle(shared: &Shared, front: Front, beat: HeartbeatMsg) -> Messa
     } = beat;
     let worker = WorkerKey::new(instance_id, worker_id);
     let address = address(ip, port, peer_init_url);
+    if let Err(refusal) = admit_worker(shared, front, &worker, &address) {
+        return error(refusal);
+    }
     let outcome = shared
         .controller
         .handle_heartbeat(worker.clone(), address, shared.clock.now());

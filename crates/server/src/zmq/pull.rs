@@ -113,6 +113,10 @@ impl<'a> Intake<'a> {
     fn part(&mut self, part: &mut zmq::Message) {
         self.shared.metrics.message_begins(Front::Pull);
         let shared = self.shared;
+        if reply::admit_source(shared, Front::Pull, part).is_err() {
+            // Counted and logged where it was refused; nobody waits for an answer.
+            return shared.metrics.message_ends(Front::Pull);
+        }
         let done = contained(shared, Front::Pull, || self.read(part));
         if let Some(Err(refusal)) = done {
             let source = peer_address(part);

@@ -49,9 +49,43 @@ pub(super) fn decode(
     front: Front,
     payload: &mut zmq::Message,
 ) -> Result<Message, String> {
+    admit_source(shared, front, payload)?;
     Message::decode(payload).map_err(|refusal| {
         let source = peer_address(payload);
         shared.fault(front, refusal.reason().into(), source.as_deref(), &refusal);
+        refusal.to_string()
+    })
+}
+
+/// Whether anything from this peer is taken; a refusal is counted here.
+pub(super) fn admit_source(
+    shared: &Shared,
+    front: Front,
+    frame: &mut zmq::Message,
+) -> Result<(), String> {
+    if !shared.admission.asks_for_source() {
+        return Ok(());
+    }
+    let source = peer_address(frame);
+    let checked = shared.admission.check_source(source.as_deref());
+    checked.map_err(|refusal| {
+        shared.fault(front, Fault::NotAdmitted, source.as_deref(), &refusal);
+        refusal.to_string()
+    })
+}
+
+/// Whether a worker may be registered; a refusal is counted here.
+pub(super) fn admit_worker(
+    shared: &Shared,
+    front: Front,
+    worker: &WorkerKey,
+    address: &WorkerAddress,
+) -> Result<(), String> {
+    let instance = worker.instance.as_str();
+    let checked = shared.admission.check_worker(instance, &address.ip);
+    checked.map_err(|refusal| {
+        let source = worker.to_string();
+        shared.fault(front, Fault::NotAdmitted, Some(&source), &refusal);
         refusal.to_string()
     })
 }
@@ -96,6 +130,7 @@ pub(super) fn take_in(shared: &Shared, front: Front, message: RegisterMsg) -> Re
     } = message;
     let worker = WorkerKey::new(instance_id, worker_id);
     let address = address(ip, port, peer_init_url);
+    admit_worker(shared, front, &worker, &address)?;
     let (ip, port) = (address.ip.clone(), address.port);
     let outcome = shared
         .controller
