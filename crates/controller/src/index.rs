@@ -335,16 +335,17 @@ impl Writer {
         read: impl Fn(&T) -> (OperationKind, ChunkHash),
         applied: &mut Applied,
     ) {
-        let mut hashes = [0; PIECE];
-        // First pass: bring the home buckets into the cache, all at once.
-        let route = self.tables.directory().route(hasher);
-        for (hash, op) in hashes.iter_mut().zip(piece) {
-            let key = read(op).1.0;
-            *hash = hasher.hash(key);
-            route.prefetch(key);
+        if piece.len() > 1 {
+            // First pass: bring the home buckets into the cache, all at once. To hash again later is
+            // cheaper than to keep the hashes.
+            let route = self.tables.directory().route(hasher);
+            for op in piece {
+                route.prefetch(read(op).1.0);
+            }
         }
-        for (op, &hash) in piece.iter().zip(&hashes) {
+        for op in piece {
             let (kind, ChunkHash(key)) = read(op);
+            let hash = hasher.hash(key);
             match kind {
                 OperationKind::Admit => applied.added += u64::from(self.admit(holder, key, hash)),
                 OperationKind::Evict => applied.removed += u64::from(self.evict(holder, key, hash)),

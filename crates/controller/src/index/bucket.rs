@@ -9,12 +9,17 @@
 //! even again; readers compare it before and after. Changing the value of a key that stays, or emptying
 //! a slot, is one store and needs no sequence.
 //!
+//! An emptied slot keeps its key, so that a key may stand in several slots. A new key goes to the first
+//! empty slot, hence no emptied slot before the full one has the same key: the first match decides.
+//!
 //! `overflow` counts the keys that passed by this bucket on the way from their home bucket to the one
 //! that had room. Zero ends a search; 255 sticks until the table is rebuilt.
 //!
 //! One writer at a time (the index's lock), any number of readers, no read-modify-write.
 //! The sequence wraps after 2^23 insertions into this one bucket: a reader would have to sleep through
 //! exactly that many between two loads of one probe.
+
+use std::hint::select_unpredictable;
 
 use super::sync::{AtomicU32, AtomicU64, Ordering, fence};
 
@@ -54,12 +59,12 @@ impl Bucket {
     #[inline]
     pub(super) fn probe(&self, key: u64) -> Probe {
         let entered = self.meta.load(Ordering::Acquire);
-        // A key occurs in one full slot at most (and in any number of emptied ones, with value 0), so
-        // that the branch-free sum is its value: mispredictions would cost more than five compares.
+        // The first slot with the key wins. Without branches: mispredictions would cost more than five
+        // compares.
         let mut value = 0;
-        for (stored, held) in self.keys.iter().zip(&self.values) {
+        for (stored, held) in self.keys.iter().zip(&self.values).rev() {
             let is_key = stored.load(Ordering::Relaxed) == key;
-            value |= held.load(Ordering::Acquire) & u32::from(is_key).wrapping_neg();
+            value = select_unpredictable(is_key, held.load(Ordering::Acquire), value);
         }
         fence(Ordering::Acquire);
         if entered & ODD != 0 || self.meta.load(Ordering::Relaxed) != entered {
@@ -90,18 +95,11 @@ impl Bucket {
     /// The slot that holds `key`. Writer only.
     #[inline]
     pub(super) fn find(&self, key: u64) -> Option<usize> {
-        let mut hits = self.matches(key);
-        while hits != 0 {
-            let slot = hits.trailing_zeros() as usize;
-            if self.value(slot) != 0 {
-                return Some(slot);
-            }
-            hits &= hits - 1;
-        }
-        None
+        let first = self.matches(key).trailing_zeros() as usize;
+        (first < SLOTS && self.value(first) != 0).then_some(first)
     }
 
-    /// The first empty slot. Writer only.
+    /// The first empty slot, where a new key must go. Writer only.
     #[inline]
     pub(super) fn vacancy(&self) -> Option<usize> {
         (0..SLOTS).find(|&slot| self.value(slot) == 0)

@@ -489,6 +489,7 @@ impl Tables {
                         continue;
                     }
                     held += 1;
+                    assert_eq!(bucket.find(bucket.key(slot)), Some(slot), "first match");
                     let hash = self.hasher.hash(bucket.key(slot));
                     assert_eq!(self.first_entry(self.directory.entry(hash)), entry);
                     let mut passed = home(hash, table.len());
