@@ -7,12 +7,13 @@ SHELL := /bin/bash
 CACHE := .cache
 TOOLS := $(CACHE)/tools
 FUZZ_SECONDS ?= 60
+CHAOS_ROUNDS ?= 50
 STRESS_SECONDS ?= 600
 ARGS ?=
 say = @printf '\n\033[1m== %s\033[0m\n' "$(1)"
 NEXTEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo yes)
 
-.PHONY: help run build release test check fmt deny unit loom stress interop soak bench bench-guard fuzz clean packaging manifests docs dist
+.PHONY: help run build release test check fmt deny unit loom stress interop soak chaos bench bench-guard fuzz clean packaging manifests docs dist
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -78,6 +79,10 @@ PEERS := target/peers/release
 RESULTS := target/bench.jsonl
 BENCH_ARGS ?=
 GUARD_ARGS ?=
+
+chaos: ## kill the controller CHAOS_ROUNDS times at full speed, compare every key after each
+	$(call say,chaos)
+	KVATLAS_CHAOS_ROUNDS=$(CHAOS_ROUNDS) cargo test --locked -p kvatlas-server --test state killed_at -- --nocapture
 
 bench: release ## ours, LMCache's controller and Dynamo's indexes in one run; writes docs/benchmarks.md (15 minutes)
 	cargo build --release --manifest-path tools/peers/Cargo.toml --target-dir target/peers

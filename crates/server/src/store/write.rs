@@ -38,11 +38,7 @@ pub struct Written {
 }
 
 /// Writes one.
-pub(super) fn snapshot(
-    dir: &StateDir,
-    controller: &Controller,
-    head: &Head,
-) -> io::Result<Written> {
+pub fn snapshot(dir: &StateDir, controller: &Controller, head: &Head) -> io::Result<Written> {
     let path = dir.unfinished();
     let outcome = write(dir, controller, head);
     if outcome.is_err() {
