@@ -224,6 +224,31 @@ def test_real_workers_after_a_controller_restart(launcher, fleet, signal_sent):
     eventually(lambda: again.key_count("engine-a", 0), 133)
 
 
+@pytest.mark.parametrize("signal_sent", [signal.SIGKILL, signal.SIGTERM])
+def test_a_restart_with_state_is_not_noticed_by_real_workers(launcher, fleet, tmp_path, signal_sent):
+    kept = ["--no-state=false", f"--state-dir={tmp_path / 'state'}", "--full-sync-jitter-s=0", "--restart-grace-s=600"]
+    controller = launcher.start("kvatlas", *kept)
+    patience = {"worker_socket_recv_timeout_ms": 5000}
+    worker = fleet.start(controller, "engine-a", extra=patience)
+    tokens = prompt(2, 130 * CHUNK)
+    worker.store(tokens)
+    worker.store(tokens[: 5 * CHUNK], DISK)
+    eventually(lambda: controller.key_count("engine-a", 0), 135)
+    eventually(lambda: controller.get("/sync").json()["persistence"]["records_unsaved"], 0)
+    controller.stop(signal_sent)
+
+    again = launcher.start("kvatlas", *kept, ports=controller.ports)
+    assert again.lookup(tokens) == [("engine-a", CPU, 130 * CHUNK)]
+    restored = again.get("/sync").json()
+    assert restored["persistence"]["restored"]["clean"] == (signal_sent == signal.SIGTERM)
+    assert {row["state"] for row in restored["workers"][0]["locations"]} == {"unproved"}
+    worker.store(prompt(3, CHUNK))
+    worker.store(prompt(4, CHUNK), DISK)
+    eventually(lambda: {row["state"] for row in again.get("/sync").json()["workers"][0]["locations"]}, {"in sync"}, deadline_s=30)
+    assert again.key_count("engine-a", 0) == 137
+    assert worker.calls("freeze") == []
+
+
 def test_lost_reports_of_a_real_worker_are_mended(controller, fleet):
     worker = fleet.start(controller, "engine-a")
     worker.store(TOKENS[: 2 * CHUNK])

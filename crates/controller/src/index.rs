@@ -128,6 +128,13 @@ impl Index {
         }
     }
 
+    /// Makes room for `keys` keys, if there are none yet: a restored snapshot need not grow.
+    pub fn reserve(&self, keys: usize) {
+        let mut writer = self.writer.lock();
+        writer.tables.reserve(keys);
+        self.finish(&mut writer);
+    }
+
     /// Gives out an id for a new, empty holder; lookups see it at once if `visible`, else after
     /// [`Self::swap`].
     pub fn open_holder(

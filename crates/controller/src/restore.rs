@@ -265,6 +265,11 @@ impl Controller {
         }
     }
 
+    /// About so many keys will come.
+    pub fn reserve(&self, keys: usize) {
+        self.index.reserve(keys);
+    }
+
     /// Keys of a set that [`Self::restore`] returned.
     pub fn restore_keys(&self, holder: HolderId, keys: &[ChunkHash]) {
         self.index.admit(holder, keys);

@@ -245,6 +245,28 @@ impl Tables {
         }
     }
 
+    /// Gives empty tables room for `keys` keys at once, instead of step by step as they come.
+    pub(super) fn reserve(&mut self, keys: usize) {
+        if self.keys > 0 {
+            return;
+        }
+        // As large as it will be decides how densely it is filled.
+        self.buckets = keys / SLOTS;
+        let per_table = MAX_BUCKETS * SLOTS * self.load().fresh / 256;
+        while keys / self.directory.entries() > per_table {
+            self.double();
+        }
+        // Tables do not get equally many.
+        let mean = keys / self.directory.entries();
+        let size = self.buckets_for(mean + mean / 32, 0).min(MAX_BUCKETS);
+        let depth = 64 - self.directory.shift;
+        self.buckets = 0;
+        for entry in 0..self.directory.entries() {
+            self.install(entry, 1, &build(size), Extent { keys: 0, depth });
+        }
+        self.dirty = true;
+    }
+
     /// Whether tables were rebuilt since the last [`Self::publish`].
     pub(super) fn is_changed(&self) -> bool {
         self.dirty

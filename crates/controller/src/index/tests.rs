@@ -50,6 +50,21 @@ fn sweep(index: &Index) {
 }
 
 #[test]
+fn room_made_in_advance_changes_nothing_else() {
+    for keys in [0, 1, 500, 5000] {
+        let index = Index::new(3);
+        index.reserve(keys);
+        let holder = index.open_holder(HolderMeta::default(), true).unwrap();
+        let hashes: Vec<_> = (0..1000).map(ChunkHash).collect();
+        assert_eq!(index.admit(holder, &hashes).added, 1000);
+        index.check_invariants();
+        index.reserve(100_000);
+        assert_eq!(index.count(holder), 1000);
+        index.check_invariants();
+    }
+}
+
+#[test]
 fn every_64_bit_key_is_legal() {
     let index = Index::new(7);
     let holder = open(&index);

@@ -103,6 +103,14 @@ pub enum ClientCommand {
         #[command(flatten)]
         to: To,
     },
+    /// Who is in full sync and why, whose keys are proved, and whether state is kept
+    Sync {
+        /// Only this instance
+        instance: Option<String>,
+        /// Which controller
+        #[command(flatten)]
+        to: To,
+    },
     /// How the fleet hashes, and why a prompt is not found
     Diagnose {
         /// The prompt; the fleet alone if absent
@@ -231,6 +239,7 @@ impl ClientCommand {
                 limit,
                 to,
             } => ask::events(&to, state, instance, limit).await,
+            Self::Sync { instance, to } => ask::sync(&to, instance.as_deref()).await,
             Self::Diagnose { prompt, to } => ask::diagnose(&to, prompt.optional()?).await,
         }
     }

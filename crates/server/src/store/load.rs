@@ -19,6 +19,9 @@ use kvatlas_controller::snapshot::Decoder;
 use super::dir::StateDir;
 use super::frame::{Blocks, Damage, Groups, kind};
 
+/// Bytes of a snapshot per key, 8 at least: makes room for all of them at once.
+const BYTES_PER_KEY: usize = 9;
+
 /// What a start found.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Restored {
@@ -150,6 +153,7 @@ fn read_snapshot(dir: &StateDir, position: u64, settings: &Settings) -> Result<B
         hash_seed: head.seed,
         ..settings.clone()
     });
+    controller.reserve(file.len() / BYTES_PER_KEY);
     let mut decoder = Decoder::default();
     loop {
         match blocks.block()? {

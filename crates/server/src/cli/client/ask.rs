@@ -25,6 +25,15 @@ pub(super) async fn workers(to: &To, instance: Option<&str>) -> Result<Exit, Fai
     Ok(Exit::Done)
 }
 
+pub(super) async fn sync(to: &To, instance: Option<&str>) -> Result<Exit, Failure> {
+    let path = match instance {
+        Some(instance) => format!("/sync?instance_id={}", encoded(instance)),
+        None => "/sync".to_owned(),
+    };
+    to.print(&get(to, &path).await?, show::sync);
+    Ok(Exit::Done)
+}
+
 pub(super) async fn instances(to: &To) -> Result<Exit, Failure> {
     to.print(&get(to, "/controller/key-stats").await?, show::instances);
     Ok(Exit::Done)

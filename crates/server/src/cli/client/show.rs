@@ -39,14 +39,69 @@ pub(super) fn lookup(body: &Value, n_tokens: usize) -> String {
     table(["INSTANCE", "LOCATION", "TOKENS", "SHARE"], rows)
 }
 
-pub(super) fn workers(body: &Value) -> String {
+/// How long ago a time was; nothing for none.
+fn ago(time: &Value) -> String {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0.0, |now| now.as_secs_f64());
-    let ago = |time: &Value| match time.as_f64() {
+    match time.as_f64() {
         Some(time) => format!("{} ago", span(now - time)),
         None => String::new(),
+    }
+}
+
+pub(super) fn sync(body: &Value) -> String {
+    let rows = items(&body["workers"]).flat_map(|worker| {
+        let by_default = worker["sync_wanted"].as_object().map(|wanted| {
+            [
+                text(&worker["instance_id"]),
+                text(&worker["worker_id"]),
+                "(default)".to_owned(),
+                "wanted".to_owned(),
+                wanted.get("reason").map_or_else(String::new, text),
+                String::new(),
+                String::new(),
+                String::new(),
+            ]
+        });
+        let locations = items(&worker["locations"]).map(|known| {
+            let progress = match known["batches_announced"].as_u64() {
+                Some(of) => format!("{}/{of} batches", text(&known["batches_received"])),
+                None => text(&known["reason"]),
+            };
+            [
+                text(&worker["instance_id"]),
+                text(&worker["worker_id"]),
+                text(&known["location"]),
+                text(&known["state"]),
+                progress,
+                text(&known["key_count"]),
+                text(&known["sequence_gaps"]),
+                ago(&known["last_proof"]),
+            ]
+        });
+        by_default.into_iter().chain(locations)
+    });
+    let rows: Vec<_> = rows.collect();
+    let kept = &body["persistence"];
+    let state = match kept["state"].as_str() {
+        Some("failing") => format!("NOT KEPT: {}", text(&kept["reason"])),
+        Some("working") => format!("kept in {}", text(&kept["directory"])),
+        _ => "not kept (--no-state)".to_owned(),
     };
+    let head = format!(
+        "{} syncing, {} completed, {} batches missing; state {state}\n",
+        text(&body["workers_syncing"]),
+        text(&body["workers_completed"]),
+        text(&body["missing_batches"]),
+    );
+    let columns = [
+        "INSTANCE", "RANK", "LOCATION", "STATE", "WHY", "KEYS", "GAPS", "PROVED",
+    ];
+    head + &table(columns, rows)
+}
+
+pub(super) fn workers(body: &Value) -> String {
     let rows = items(&body["workers"])
         .map(|worker| {
             [
