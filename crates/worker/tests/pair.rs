@@ -435,5 +435,7 @@ fn a_controller_that_lost_everything_is_told_again() {
     });
     pair.run(Duration::from_secs(20), false);
     pair.assert_equal("restarted");
-    assert_eq!(pair.completed, 2, "both locations");
+    // Each location once; one that is first heard of in mid-stream is asked for once more, because
+    // what came before may have been lost with the controller.
+    assert!((2..=3).contains(&pair.completed), "{}", pair.completed);
 }
