@@ -2,16 +2,17 @@
 import { element, ask, problem, empty, table, number, count, seconds } from './dom.js';
 
 export const title = 'Fleet';
-const LIMIT = 50;
-const wanted = { q: '', sort: 'worker', desc: false, offset: 0 };
+const wanted = { q: '', sort: 'worker', desc: false, offset: 0, limit: 50 };
 let place;
 let timer;
 let turn = 0;
 
 export function show(main) {
   const search = element('input', { type: 'search', value: wanted.q, placeholder: 'instance, rank or address', oninput: (event) => { wanted.q = event.target.value; wanted.offset = 0; load(); } });
+  const rows = element('select', { onchange: (event) => { wanted.limit = Number(event.target.value); wanted.offset = 0; load(); } },
+    [10, 50, 200].map((some) => element('option', { selected: some === wanted.limit }, String(some))));
   place = element('div', {});
-  main.append(element('form', { role: 'search', onsubmit: (event) => event.preventDefault() }, element('label', {}, 'Filter', search)), place);
+  main.append(element('form', { role: 'search', onsubmit: (event) => event.preventDefault() }, element('label', {}, 'Filter', search), element('label', {}, 'Rows', rows)), place);
   load();
   timer = setInterval(load, 2000);
 }
@@ -22,7 +23,7 @@ async function load() {
   turn += 1;
   const mine = turn;
   try {
-    const query = new URLSearchParams({ ...wanted, limit: LIMIT });
+    const query = new URLSearchParams(wanted);
     const page = await ask(`fleet?${query}`);
     if (mine === turn) draw(page);
   } catch (error) {
@@ -54,9 +55,9 @@ function draw(page) {
     number(worker.gaps), [...new Set(worker.locations.map((one) => one.sync))].join(', ') || '–',
   ]);
   const step = (name, by, possible) => element('button', { type: 'button', disabled: !possible, onclick: () => { wanted.offset = Math.max(0, wanted.offset + by); load(); } }, name);
-  const end = Math.min(page.offset + LIMIT, page.matching_count);
+  const end = Math.min(page.offset + wanted.limit, page.matching_count);
   place.replaceChildren(
-    element('div', { class: 'pager' }, step('Previous', -LIMIT, page.offset > 0), element('span', {}, page.matching_count ? `${page.offset + 1} to ${end} of ${page.matching_count} (${page.total_count} in all)` : `none of ${page.total_count} matches`), step('Next', LIMIT, end < page.matching_count)),
+    element('div', { class: 'pager' }, step('Previous', -wanted.limit, page.offset > 0), element('span', {}, page.matching_count ? `${page.offset + 1} to ${end} of ${page.matching_count} (${page.total_count} in all)` : `none of ${page.total_count} matches`), step('Next', wanted.limit, end < page.matching_count)),
     table('Workers', [heading('Worker', 'worker'), 'Address', heading('Last sign of life', 'seen'), heading('Keys', 'keys', 'number'), 'By location', heading('Gaps', 'gaps', 'number'), 'Sync'], rows));
   if (focused) place.querySelector(`[data-sort="${focused}"]`)?.focus();
 }

@@ -1,5 +1,5 @@
-// Sync: who is being asked to report everything again, why, and how far it is.
-import { element, ask, problem, empty, table, count, seconds } from './dom.js';
+// Sync: who is being asked to report everything again, why, and how far it is; and what is kept on disk.
+import { element, ask, problem, empty, table, number, count, bytes, seconds, clock } from './dom.js';
 
 export const title = 'Sync';
 let place;
@@ -15,24 +15,52 @@ export function show(main) {
 export function hide() { clearInterval(timer); }
 
 async function load() {
+  const mine = place;
   try {
-    draw(await ask('sync'));
+    mine.replaceChildren(...draw(await ask('sync')));
   } catch (error) {
-    place.replaceChildren(problem(error));
+    mine.replaceChildren(problem(error));
   }
 }
 
+const kind = { 'in sync': 'good', unproved: 'soft', wanted: 'warn', running: 'warn', unrepairable: 'bad' };
+const ago = (at) => (at == null ? '–' : `${seconds(Math.max(0, Date.now() / 1000 - at))} ago`);
+
 function draw(report) {
-  const workers = report.workers ?? [];
-  const { workers: _, ...rest } = report;
-  const facts = Object.entries(rest).filter(([, value]) => typeof value !== 'object');
-  place.replaceChildren(
-    element('div', { class: 'cards' }, facts.map(([name, value]) => element('div', { class: 'card' }, element('div', { class: 'label' }, name.replaceAll('_', ' ')), element('div', { class: 'value' }, typeof value === 'number' ? count(value) : String(value))))),
+  const card = (label, value, note) => element('div', { class: 'card' }, element('div', { class: 'label' }, label), element('div', { class: 'value' }, value), element('div', { class: 'soft' }, note ?? ' '));
+  const rows = report.workers.flatMap((worker) => {
+    const name = `${worker.instance_id}:${worker.worker_id}`;
+    const asked = worker.sync_wanted ? `asked: ${worker.sync_wanted.reason}` : null;
+    if (worker.locations.length === 0) return [[name, '–', asked ?? 'nothing reported yet', '–', number(worker.key_count), '–', '–']];
+    return worker.locations.map((one) => [
+      name, one.location,
+      element('span', { class: kind[one.state] }, [one.state, one.reason ?? asked].filter(Boolean).join(', ')),
+      one.batches_announced == null ? '–' : element('progress', { max: one.batches_announced || 1, value: one.batches_received, 'aria-label': `${one.batches_received} of ${one.batches_announced} batches` }),
+      number(one.key_count), number(one.sequence_gaps), ago(one.last_proof),
+    ]);
+  });
+  return [
+    element('div', { class: 'cards' },
+      card('Workers ready', `${(report.progress * 100).toFixed(0)} %`),
+      card('Syncing now', count(report.workers_syncing), `${count(report.workers_completed)} completed`),
+      card('Batches missing', count(report.missing_batches)),
+      card('Sequence gaps', count(report.sequence_gaps))),
     element('h2', {}, 'Workers'),
-    workers.length === 0 ? empty('No worker is registered.') : table('Sync by worker', ['Worker', 'Location', 'State', 'Progress', 'Reason', 'Missing', 'Last proof'], workers.map((one) => [
-      `${one.instance_id}:${one.worker_id}`, one.location ?? 'default', one.state,
-      one.announced ? element('progress', { max: one.announced, value: one.received, 'aria-label': `${one.received} of ${one.announced} batches` }) : '–',
-      one.reason ?? '–', one.missing_batches == null ? '–' : count(Array.isArray(one.missing_batches) ? one.missing_batches.length : one.missing_batches),
-      one.proved_at == null ? '–' : `${seconds(Date.now() / 1000 - one.proved_at)} ago`,
-    ])));
+    rows.length === 0
+      ? empty('No worker is registered, so there is nothing to sync. See Diagnose for what to check.')
+      : table('Sync by worker', ['Worker', 'Location', 'State', 'Progress', ['Keys', 'number'], ['Gaps', 'number'], 'Last proof'], rows),
+    element('h2', {}, 'State on disk'), ...disk(report.persistence),
+  ];
+}
+
+/** What a restart would find. */
+function disk(kept) {
+  if (!kept || kept.state === 'off') return [element('p', { class: 'soft' }, 'Nothing is kept: after a restart every worker is asked for all its keys.')];
+  const facts = [
+    ['State', element('span', { class: kept.state === 'failing' ? 'bad' : 'good' }, kept.state === 'failing' ? `failing: ${kept.reason}` : kept.state)],
+    ['Directory', kept.directory ?? '–'], ['Journal', bytes(kept.journal_bytes)],
+    ['Last snapshot', kept.last_snapshot ? `${clock(kept.last_snapshot.at)}, ${count(kept.last_snapshot.keys)} keys, ${bytes(kept.last_snapshot.bytes)}, took ${seconds(kept.last_snapshot.took_s)}` : 'none since the start'],
+    ['Found at the start', `${count(kept.restored.workers)} workers, ${count(kept.restored.keys)} keys, took ${seconds(kept.restored.took_s)}${kept.restored.damages?.length ? `; damaged: ${kept.restored.damages.join('; ')}` : ''}`],
+  ];
+  return [table('State on disk', ['What', 'Now'], facts)];
 }

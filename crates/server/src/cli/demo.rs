@@ -45,7 +45,7 @@ pub struct DemoArgs {
     /// Address to bind
     #[arg(long, value_name = "HOST", default_value = "127.0.0.1")]
     host: String,
-    /// HTTP port
+    /// HTTP port; 0 takes free ports for everything
     #[arg(long, value_name = "PORT", default_value_t = 9000)]
     port: u16,
     /// Room of a worker in LocalCPUBackend, in chunks
@@ -125,6 +125,9 @@ async fn demo(args: &DemoArgs, levels: logging::Levels) -> Result<(), DemoError>
 
 /// On the normal ports if all of them are free, else on free ones.
 fn bind(args: &DemoArgs, levels: logging::Levels) -> Result<App, DemoError> {
+    if args.port == 0 {
+        return Ok(App::bind(args.config(0, [0; 3])?, levels)?);
+    }
     let [pull, reply, heartbeat] = WORKER_PORTS;
     let taken = [args.port, pull, reply, heartbeat]
         .into_iter()

@@ -1,0 +1,34 @@
+// A controller nobody registers with, one engine that comes, and the end of the controller.
+import { engine, stop } from './processes.js';
+
+export async function empty_states(t) {
+  const { page } = t;
+  await page.goto(`${t.url}/`);
+  await page.getByText('No worker is registered yet').waitFor();
+  await t.look('empty');
+  for (const [name, text] of [['fleet', 'No worker is registered'], ['actions', 'No instance is registered'], ['diagnose', 'no worker is registered'], ['sync', 'No worker is registered']]) {
+    await page.goto(`${t.url}/#${name}`);
+    await page.getByText(text).first().waitFor();
+  }
+}
+
+export async function an_engine_appears(t) {
+  const { page } = t;
+  await page.goto(`${t.url}/#fleet`);
+  await page.getByText('No worker is registered').waitFor();
+  t.controller.engine = await engine(t.controller, 'newcomer');
+  await page.getByText('newcomer:1').waitFor();
+}
+
+export async function the_controller_goes(t) {
+  const { page } = t;
+  await page.goto(`${t.url}/#overview`);
+  await page.locator('#link.on').waitFor();
+  t.expect(/ERR_|Failed to load|net::/);
+  await stop(t.process);
+  await page.locator('#link.off', { hasText: 'does not answer' }).waitFor();
+  await page.locator('#nav a', { hasText: 'Fleet' }).click();
+  await page.getByRole('alert').getByText('does not answer').waitFor();
+  await t.look('gone');
+  t.expect(null);
+}

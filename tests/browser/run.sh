@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# The dashboard in Chromium against the debug binary (or $KVATLAS_BIN). Installs what is missing:
+# Chromium from the distribution, playwright-core and axe-core under .cache/browser.
+# KVATLAS_SCREENSHOTS=1 also writes docs/screenshots/.
+set -euo pipefail
+here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+root="$(cd "$here/../.." && pwd)"
+modules="$root/.cache/browser"
+
+binary="${KVATLAS_BIN:-$root/target/debug/kvatlas}"
+if [ ! -x "$binary" ]; then
+  echo "browser: no controller at $binary; run 'make build' or set KVATLAS_BIN" >&2
+  exit 1
+fi
+if ! command -v node >/dev/null; then
+  echo "browser: needs Node.js 20 or newer" >&2
+  exit 1
+fi
+if ! command -v chromium >/dev/null; then
+  echo "browser: installing Chromium"
+  as_root=""
+  if [ "$(id -u)" != 0 ]; then as_root=sudo; fi
+  $as_root apt-get update -qq
+  $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null
+fi
+if ! cmp -s "$here/package.json" "$modules/package.json"; then
+  echo "browser: installing playwright-core and axe-core"
+  rm -rf "$modules"
+  mkdir -p "$modules"
+  packages=$(node -p 'Object.entries(require(process.argv[1]).devDependencies).map(([name, version]) => `${name}@${version}`).join(" ")' "$here/package.json")
+  # shellcheck disable=SC2086 # one word per package
+  (cd "$modules" && npm install --no-save --no-package-lock --no-audit --no-fund --loglevel=error $packages)
+  cp "$here/package.json" "$modules/package.json"
+fi
+"$root/tests/interop/setup.sh" # brings upstream's dashboard files
+
+export KVATLAS_BIN="$binary" BROWSER_MODULES="$modules"
+exec node "$here/main.js"
