@@ -13,7 +13,7 @@ ARGS ?=
 say = @printf '\n\033[1m== %s\033[0m\n' "$(1)"
 NEXTEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo yes)
 
-.PHONY: help run build release test check fmt deny unit loom stress interop soak chaos bench bench-guard fuzz clean packaging manifests docs dist
+.PHONY: help run build release test check fmt deny unit loom stress interop browser soak chaos bench bench-guard fuzz clean packaging manifests docs dist
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -28,7 +28,7 @@ build: ## debug build of everything
 release: ## optimized binary at target/release/kvatlas
 	cargo build --release --locked -p kvatlas-server
 
-test: check unit loom interop packaging bench-guard ## everything CI runs
+test: check unit loom interop browser packaging bench-guard ## everything CI runs
 	$(call say,all tests passed)
 
 check: ## formatting, lints, dependency rules
@@ -74,6 +74,10 @@ SOAK_SECONDS ?= 600
 soak: ## a simulated fleet under traffic for SOAK_SECONDS: every lookup equals what its engines hold
 	$(call say,soak)
 	KVATLAS_SOAK_SECONDS=$(SOAK_SECONDS) cargo test --locked -p kvatlas-server --test simulated soak_ -- --nocapture
+
+browser: build ## every page of the dashboard in Chromium against live controllers (KVATLAS_SCREENSHOTS=1 writes docs/screenshots/)
+	$(call say,dashboard in a browser)
+	tests/browser/run.sh
 
 PEERS := target/peers/release
 RESULTS := target/bench.jsonl

@@ -24,7 +24,16 @@ export async function overview(t) {
   await eventually(page, `${value('Keys')} !== ${JSON.stringify(keys)}`);
   await eventually(page, `document.querySelectorAll('.charts svg .line').length >= 3`);
   await eventually(page, `parseFloat(${value('Operations')}) > 0`);
-  await t.look('overview');
+  // Lookups made elsewhere show up: rate, hits and latency.
+  const body = await readFile(t.prompt, 'utf8');
+  const traffic = setInterval(() => fetch(`${t.url}/lookup`, { method: 'POST', headers: { 'content-type': 'application/json' }, body }).catch(() => {}), 50);
+  try {
+    await eventually(page, `parseFloat(${value('Lookups')}) > 0 && /≤/.test(${value('Lookup p50 / p99')})`);
+    await eventually(page, `document.querySelectorAll('.charts svg').length === 6`);
+    await t.look('overview');
+  } finally {
+    clearInterval(traffic);
+  }
 }
 
 export async function fleet(t) {
@@ -48,7 +57,7 @@ export async function fleet(t) {
   await t.look('fleet');
   await page.getByRole('searchbox').fill('demo-3');
   await eventually(page, () => document.querySelectorAll('main tbody tr').length === 3);
-  assert.match(await page.locator('.pager').innerText(), /1 to 3 of 3 \(8 in all\)/);
+  assert.match(await page.locator('.pager').innerText(), /1 to 3 of 3 \(12 in all\)/);
   await page.getByRole('searchbox').fill('nobody');
   await page.getByText('none of 12 matches').waitFor();
   await page.getByRole('searchbox').fill('');
@@ -99,15 +108,15 @@ export async function actions(t) {
   const dialog = page.getByRole('dialog');
   const { tokens } = JSON.parse(await readFile(t.prompt, 'utf8'));
 
-  await page.getByLabel('Command').selectOption('health');
+  await page.getByRole('combobox', { name: 'Command', exact: true }).selectOption('health');
   await send.click();
   await page.locator('.card', { hasText: 'health demo-1' }).getByText('finished').first().waitFor();
 
-  await page.getByLabel('Command').selectOption('move');
-  await page.getByLabel('Instance', { exact: true }).selectOption('demo-1');
-  await page.getByLabel('Location', { exact: true }).selectOption('LocalCPUBackend');
-  await page.getByLabel('To instance').selectOption('demo-2');
-  await page.getByLabel('To location').selectOption('LocalCPUBackend');
+  await page.getByRole('combobox', { name: 'Command', exact: true }).selectOption('move');
+  await page.getByRole('combobox', { name: 'Instance', exact: true }).selectOption('demo-1');
+  await page.getByRole('combobox', { name: 'Location', exact: true }).selectOption('LocalCPUBackend');
+  await page.getByRole('combobox', { name: 'To instance', exact: true }).selectOption('demo-2');
+  await page.getByRole('combobox', { name: 'To location', exact: true }).selectOption('LocalCPUBackend');
   await page.getByLabel('Tokens').fill(tokens.join(', '));
   await page.getByLabel('Keep the original').check();
   await send.click();
@@ -126,7 +135,7 @@ export async function actions(t) {
   await t.look('actions');
 
   // What the page refuses, and what the controller refuses.
-  await page.getByLabel('Command').selectOption('pin');
+  await page.getByRole('combobox', { name: 'Command', exact: true }).selectOption('pin');
   await page.getByLabel('Tokens').fill('');
   await send.click();
   await page.getByRole('alert').getByText('needs the tokens').waitFor();
@@ -159,7 +168,7 @@ export async function diagnose(t) {
 export async function metrics(t) {
   const { page } = t;
   await open(t, 'metrics', 'Metrics');
-  const value = `[...document.querySelectorAll('main tbody tr')].find((row) => /lookup/.test(row.cells[0].textContent) && Number(row.cells[1].textContent) > 0)?.cells[1].textContent`;
+  const value = `[...document.querySelectorAll('main tbody tr')].find((row) => /operations/.test(row.cells[0].textContent) && Number(row.cells[1].textContent) > 0)?.cells[1].textContent`;
   const before = await eventually(page, value);
   await eventually(page, `${value} !== ${JSON.stringify(before)}`);
   await t.look('metrics');

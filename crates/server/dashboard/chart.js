@@ -1,5 +1,5 @@
 // A line chart as SVG: series of {at, value}; a null value is a hole.
-import { element } from './dom.js';
+import { element, seconds } from './dom.js';
 
 const SPACE = 'http://www.w3.org/2000/svg';
 const WIDTH = 300;
@@ -23,10 +23,10 @@ export function chart(title, series, format, names = []) {
   }
   const begin = Math.min(...points.map((point) => point.at));
   const end = Math.max(...points.map((point) => point.at));
-  const top = Math.max(...points.map((point) => point.value), 1e-9);
+  const top = Math.max(...points.map((point) => point.value));
   const svg = shape('svg', { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: 'none', role: 'img', 'aria-label': `${title}, at most ${format(top)}, now ${now}` });
   const x = (point) => ((point.at - begin) / Math.max(end - begin, 1e-9)) * WIDTH;
-  const y = (point) => HEIGHT - 2 - (point.value / top) * (HEIGHT - 8);
+  const y = (point) => HEIGHT - 2 - (point.value / (top || 1)) * (HEIGHT - 8);
   series.forEach((one, i) => {
     let pen = 'M';
     let line = '';
@@ -40,7 +40,6 @@ export function chart(title, series, format, names = []) {
     }
     svg.append(shape('path', { class: i ? 'line second' : 'line', d: line }));
   });
-  const minutes = Math.max(1, Math.round((end - begin) / 60));
-  card.append(svg, element('div', { class: 'soft', style: 'display:flex;justify-content:space-between;font-size:.78rem' }, element('span', {}, `${minutes} min ago`), element('span', {}, `top ${format(top)}`)));
+  card.append(svg, element('div', { class: 'soft', style: 'display:flex;justify-content:space-between;font-size:.78rem' }, element('span', {}, `${seconds(Math.max(1, Math.round(end - begin)))} ago`), element('span', {}, `top ${format(top)}`)));
   return card;
 }

@@ -24,11 +24,15 @@ async function load() {
 }
 
 const kind = { 'in sync': 'good', unproved: 'soft', wanted: 'warn', running: 'warn', unrepairable: 'bad' };
+/** Rows drawn at most: a page of thousands would not keep up with its own refreshing. */
+const MOST = 200;
+const order = ['in sync', 'unproved', 'wanted', 'running', 'unrepairable'];
+const urgency = (worker) => Math.max(worker.sync_wanted ? 2 : 0, ...worker.locations.map((one) => order.indexOf(one.state)));
 const ago = (at) => (at == null ? '–' : `${seconds(Math.max(0, Date.now() / 1000 - at))} ago`);
 
 function draw(report) {
   const card = (label, value, note) => element('div', { class: 'card' }, element('div', { class: 'label' }, label), element('div', { class: 'value' }, value), element('div', { class: 'soft' }, note ?? ' '));
-  const rows = report.workers.flatMap((worker) => {
+  const rows = [...report.workers].sort((a, b) => urgency(b) - urgency(a)).flatMap((worker) => {
     const name = `${worker.instance_id}:${worker.worker_id}`;
     const asked = worker.sync_wanted ? `asked: ${worker.sync_wanted.reason}` : null;
     if (worker.locations.length === 0) return [[name, '–', asked ?? 'nothing reported yet', '–', number(worker.key_count), '–', '–']];
@@ -48,7 +52,8 @@ function draw(report) {
     element('h2', {}, 'Workers'),
     rows.length === 0
       ? empty('No worker is registered, so there is nothing to sync. See Diagnose for what to check.')
-      : table('Sync by worker', ['Worker', 'Location', 'State', 'Progress', ['Keys', 'number'], ['Gaps', 'number'], 'Last proof'], rows),
+      : table('Sync by worker', ['Worker', 'Location', 'State', 'Progress', ['Keys', 'number'], ['Gaps', 'number'], 'Last proof'], rows.slice(0, MOST)),
+    rows.length > MOST ? element('p', { class: 'soft' }, `${count(rows.length - MOST)} more rows, none of them more urgent; /sync lists all.`) : '',
     element('h2', {}, 'State on disk'), ...disk(report.persistence),
   ];
 }

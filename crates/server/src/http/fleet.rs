@@ -84,11 +84,10 @@ async fn fleet(
 /// A sync state by the name people see.
 pub(super) fn sync_name(state: &SyncState) -> &'static str {
     match state {
-        SyncState::Idle => "idle",
+        SyncState::Idle | SyncState::Completed { .. } => "in sync",
         SyncState::Unproved { .. } => "unproved",
         SyncState::Wanted { .. } => "wanted",
         SyncState::Running { .. } => "running",
-        SyncState::Completed { .. } => "completed",
         SyncState::Unrepairable { .. } => "unrepairable",
     }
 }
