@@ -51,7 +51,7 @@ export async function demo() {
 /** A controller nobody has registered with. */
 export async function controller(...options) {
   const ports = JSON.stringify({ pull: 0, reply: 0, heartbeat: 0 });
-  const started = await start(['--host', '127.0.0.1', '--port', '0', '--monitor-ports', ports, ...options],
+  const started = await start(['--host', '127.0.0.1', '--port', '0', '--monitor-ports', ports, '--no-state', ...options],
     /listening http=(\S+) pull=(\S+) reply=(\S+) /);
   const [, http, pull, reply] = started.match;
   return { ...started, url: `http://${http}`, http, pull, reply };

@@ -10,6 +10,7 @@
 mod command_line;
 mod http;
 mod lookup;
+mod page;
 mod pull;
 mod requests;
 mod support;
