@@ -2,13 +2,14 @@
 import assert from 'node:assert/strict';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { open, violations, WIDE, NARROW } from './browser.js';
 import * as pages from './pages.js';
 import * as lonely from './lonely.js';
 import { upstream } from './upstream.js';
 import { controller, demo, stopAll } from './processes.js';
 
-const ROOT = join(import.meta.dirname, '../..');
+const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 const PICTURES = process.env.KVATLAS_SCREENSHOTS ? join(ROOT, 'docs/screenshots') : join(process.env.BROWSER_MODULES, 'screenshots');
 const begin = Date.now();
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The dashboard in Chromium against the debug binary (or $KVATLAS_BIN). Installs what is missing:
-# Chromium from the distribution, playwright-core and axe-core under .cache/browser.
+# Chromium (and Node.js, 18 or newer) from the distribution, playwright-core and axe-core under .cache/browser.
 # KVATLAS_SCREENSHOTS=1 also writes docs/screenshots/.
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
@@ -12,16 +12,15 @@ if [ ! -x "$binary" ]; then
   echo "browser: no controller at $binary; run 'make build' or set KVATLAS_BIN" >&2
   exit 1
 fi
-if ! command -v node >/dev/null; then
-  echo "browser: needs Node.js 20 or newer" >&2
-  exit 1
-fi
-if ! command -v chromium >/dev/null; then
-  echo "browser: installing Chromium"
+missing=()
+if ! command -v node >/dev/null; then missing+=(nodejs npm); fi
+if ! command -v "${CHROMIUM:-chromium}" >/dev/null; then missing+=(chromium fonts-dejavu-core); fi
+if [ "${#missing[@]}" -gt 0 ]; then
+  echo "browser: installing ${missing[*]}"
   as_root=""
-  if [ "$(id -u)" != 0 ]; then as_root=sudo; fi
+  if [ "$(id -u)" != 0 ]; then as_root="sudo -n"; fi
   $as_root apt-get update -qq
-  $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null
+  $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi
 if ! cmp -s "$here/package.json" "$modules/package.json"; then
   echo "browser: installing playwright-core and axe-core"

@@ -4,10 +4,11 @@ import { createServer } from 'node:http';
 import { readFile } from 'node:fs/promises';
 import { execFileSync } from 'node:child_process';
 import { join, normalize } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { eventually } from './browser.js';
 import { controller, engine } from './processes.js';
 
-const VENV = join(import.meta.dirname, '../../.cache/interop-venv');
+const VENV = fileURLToPath(new URL('../../.cache/interop-venv', import.meta.url));
 const TYPES = { html: 'text/html', css: 'text/css', js: 'text/javascript', png: 'image/png' };
 
 /** Upstream's files at the paths its own server gives them. */
