@@ -2,6 +2,10 @@
 //!
 //! Levels are kept per target (a module path); `root` is everything else. [`Throttle`] keeps a
 //! hostile or broken peer from filling the log: one line per source and minute.
+//!
+//! Whoever logs never waits for whoever reads ([`queue`]).
+
+mod queue;
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -14,7 +18,10 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Registry, fmt, reload};
 
+use self::queue::Lines;
 use crate::config::value::LogFormat;
+
+pub use self::queue::Flush;
 
 /// Name of the level that counts where no other does.
 pub const ROOT: &str = "root";
@@ -26,22 +33,26 @@ const MAX_TARGETS: usize = 256;
 pub struct Levels {
     levels: Mutex<BTreeMap<String, Level>>,
     filter: Option<reload::Handle<Targets, Registry>>,
+    lines: Lines,
 }
 
 /// Starts logging; the first call in a process wins.
-pub fn start(level: Level, format: LogFormat) -> Levels {
+pub fn start(level: Level, format: LogFormat) -> (Levels, Flush) {
     let levels = BTreeMap::from([(ROOT.to_owned(), level)]);
     let (filter, handle) = reload::Layer::new(targets(&levels));
-    let lines = fmt::layer().with_writer(std::io::stderr);
+    let (lines, flush) = Lines::start(std::io::stderr());
+    let layer = fmt::layer().with_writer(lines.clone());
     let registry = tracing_subscriber::registry().with(filter);
     let started = match format {
-        LogFormat::Text => registry.with(lines.with_ansi(false)).try_init(),
-        LogFormat::Json => registry.with(lines.json().flatten_event(true)).try_init(),
+        LogFormat::Text => registry.with(layer.with_ansi(false)).try_init(),
+        LogFormat::Json => registry.with(layer.json().flatten_event(true)).try_init(),
     };
-    Levels {
+    let levels = Levels {
         levels: Mutex::new(levels),
         filter: started.is_ok().then_some(handle),
-    }
+        lines,
+    };
+    (levels, flush)
 }
 
 impl Levels {
@@ -50,7 +61,13 @@ impl Levels {
         Self {
             levels: Mutex::new(BTreeMap::from([(ROOT.to_owned(), level)])),
             filter: None,
+            lines: Lines::default(),
         }
+    }
+
+    /// Lines that found no room since the process began, because nobody read the others.
+    pub fn dropped_lines(&self) -> u64 {
+        self.lines.dropped()
     }
 
     /// Every target with its level.

@@ -59,7 +59,7 @@ fn serve(config_file: Option<String>, overrides: Vec<(String, String)>) -> ExitC
         let path = default_path(|name| std::env::var(name).ok());
         config.state_dir = Some(path.to_string_lossy().into_owned());
     }
-    let levels = logging::start(config.log_level.0, config.log_format);
+    let (levels, flush) = logging::start(config.log_level.0, config.log_format);
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
@@ -82,10 +82,13 @@ fn serve(config_file: Option<String>, overrides: Vec<(String, String)>) -> ExitC
         }
         Err(error) => Err(error.into()),
     };
+    if let Err(error) = &outcome {
+        tracing::error!(%error, "cannot run");
+    }
+    drop(flush);
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(%error, "cannot run");
             eprintln!("kvatlas: {error}");
             ExitCode::FAILURE
         }

@@ -9,6 +9,7 @@
 mod commands;
 pub mod counts;
 pub mod histogram;
+pub mod log;
 mod process;
 pub mod refusals;
 pub mod state;

@@ -87,7 +87,7 @@ pub fn parse(matches: &clap::ArgMatches) -> Result<DemoArgs, clap::Error> {
 
 /// Runs until a signal.
 pub fn run(args: DemoArgs) -> ExitCode {
-    let levels = logging::start(args.log_level, LogFormat::Text);
+    let (levels, _flush) = logging::start(args.log_level, LogFormat::Text);
     let outcome = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

@@ -85,7 +85,7 @@ pub fn parse(matches: &clap::ArgMatches) -> Result<WorkerArgs, clap::Error> {
 
 /// Runs until a signal.
 pub fn run(args: WorkerArgs) -> ExitCode {
-    logging::start(args.log_level, LogFormat::Text);
+    let (_, _flush) = logging::start(args.log_level, LogFormat::Text);
     if let Some(path) = &args.write_prompt {
         let tokens = system_prompt(&PromptSettings::default(), args.seed, 0);
         let body = serde_json::json!({ "tokens": tokens });

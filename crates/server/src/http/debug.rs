@@ -53,6 +53,7 @@ async fn version() -> Json<Value> {
 
 async fn metrics(State(state): State<AppState>) -> Response {
     let mut text = state.metrics.render(&state.controller.totals());
+    text.push_str(&crate::metrics::log::render(state.levels.dropped_lines()));
     text.push_str(&crate::metrics::state::render(&state.store.status()));
     ([(CONTENT_TYPE, PROMETHEUS)], text).into_response()
 }

@@ -1,9 +1,12 @@
 //! The binary: what it prints, refuses, and how it ends.
 
 use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
-use crate::support::{eventually, request};
+use kvatlas_protocol::message::{Message, RegisterMsg};
+
+use crate::support::{ask, eventually, request};
 
 fn kvatlas(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kvatlas"));
@@ -30,7 +33,12 @@ struct Running(Child);
 impl Running {
     /// Starts it and reads what it prints up to the line of addresses.
     fn start(command: &mut Command) -> (Self, Vec<String>) {
-        let child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
+        Self::start_logging_to(command, Stdio::null())
+    }
+
+    /// The same, with standard error somewhere else.
+    fn start_logging_to(command: &mut Command, log: Stdio) -> (Self, Vec<String>) {
+        let child = command.stdout(Stdio::piped()).stderr(log).spawn();
         let mut running = Self(child.unwrap());
         let mut lines = Vec::new();
         for line in BufReader::new(running.0.stdout.take().unwrap()).lines() {
@@ -90,16 +98,54 @@ fn it_prints_addresses_and_configuration_serves_and_stops() {
                 "{addresses}"
             );
         }
-        let http = addresses
-            .split(' ')
-            .find_map(|word| word.strip_prefix("http="));
-        let http = http.unwrap().parse().unwrap();
+        let http = address(&lines, "http");
         eventually("readiness", || {
             (request(http, "GET", "/readyz", "", b"").status == 200).then_some(())
         });
         running.signal(signal);
         assert_eq!(running.ends().code(), Some(0));
     }
+}
+
+/// The address of `name` in the line of addresses.
+fn address(lines: &[String], name: &str) -> SocketAddr {
+    let words = lines.last().unwrap().split(' ');
+    let mut values = words.filter_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+    values.next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_log_that_nobody_reads_stalls_nothing() {
+    // The pipe stays open and is never read from.
+    let (mut running, lines) = Running::start_logging_to(
+        kvatlas(&FREE_PORTS).arg("max_workers=20000"),
+        Stdio::piped(),
+    );
+    let http = address(&lines, "http");
+    let worker = zmq::Context::new().socket(zmq::DEALER).unwrap();
+    worker.set_linger(0).unwrap();
+    worker.set_rcvtimeo(20_000).unwrap();
+    worker
+        .connect(&format!("tcp://{}", address(&lines, "reply")))
+        .unwrap();
+    // A line for each: more than the pipe and the queue have room for.
+    for worker_id in 0..10_000 {
+        let registration = Message::RegisterMsg(RegisterMsg {
+            instance_id: "chatty".into(),
+            worker_id,
+            ip: "10.0.0.1".into(),
+            port: 5000,
+            peer_init_url: None,
+        });
+        ask(&worker, &registration.encode_msgpack());
+    }
+    let page = request(http, "GET", "/metrics", "", b"").body;
+    let dropped = page
+        .lines()
+        .find_map(|line| line.strip_prefix("kvatlas_log_lines_dropped_total "));
+    assert!(dropped.unwrap().parse::<f64>().unwrap() > 0.0, "{page}");
+    running.signal("-TERM");
+    assert_eq!(running.ends().code(), Some(0));
 }
 
 #[test]
