@@ -62,7 +62,7 @@ function draw(report) {
 function disk(kept) {
   if (!kept || kept.state === 'off') return [element('p', { class: 'soft' }, 'Nothing is kept: after a restart every worker is asked for all its keys.')];
   const facts = [
-    ['State', element('span', { class: kept.state === 'failing' ? 'bad' : 'good' }, kept.state === 'failing' ? `failing: ${kept.reason}` : kept.state)],
+    ['State', element('span', { class: kept.state === 'failing' ? 'bad' : 'good' }, kept.state === 'failing' ? `failing: ${kept.reason}; ${kept.remedy}` : kept.state)],
     ['Directory', kept.directory ?? '–'], ['Journal', bytes(kept.journal_bytes)],
     ['Last snapshot', kept.last_snapshot ? `${clock(kept.last_snapshot.at)}, ${count(kept.last_snapshot.keys)} keys, ${bytes(kept.last_snapshot.bytes)}, took ${seconds(kept.last_snapshot.took_s)}` : 'none since the start'],
     ['Found at the start', `${count(kept.restored.workers)} workers, ${count(kept.restored.keys)} keys, took ${seconds(kept.restored.took_s)}${kept.restored.damages?.length ? `; damaged: ${kept.restored.damages.join('; ')}` : ''}`],

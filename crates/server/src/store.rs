@@ -16,6 +16,7 @@ pub mod dir;
 pub mod frame;
 mod keep;
 pub mod load;
+mod remedy;
 pub mod write;
 
 use std::path::{Path, PathBuf};
@@ -57,9 +58,11 @@ pub enum Health {
     Working,
     /// No, although it should be; tried again every few seconds.
     Failing {
-        /// What went wrong.
+        /// What went wrong, the last time.
         reason: String,
-        /// When.
+        /// What can be done about it.
+        remedy: &'static str,
+        /// When it began.
         since: Timestamp,
     },
 }
@@ -131,12 +134,19 @@ impl Store {
             max_bytes: config.journal_max_bytes.0 as u64,
         };
         let seed = settings.hash_seed;
-        let unusable = |reason: String| {
+        let unusable = |error: &std::io::Error| {
+            let reason = format!("{}: {error}", knobs.dir.display());
+            let remedy = remedy::remedy(error);
             tracing::error!(
                 reason,
+                remedy,
                 "state is not kept: a restart would need full syncs; serving goes on"
             );
-            Health::Failing { reason, since: now }
+            Health::Failing {
+                reason,
+                remedy,
+                since: now,
+            }
         };
         let opened = match StateDir::open(&knobs.dir) {
             Ok(dir) => load::load(&dir, &settings).map(|loaded| (dir, loaded)),
@@ -146,7 +156,7 @@ impl Store {
         let (dir, loaded) = match opened {
             Ok(opened) => opened,
             Err(error) => {
-                let health = unusable(format!("{}: {error}", knobs.dir.display()));
+                let health = unusable(&error);
                 let controller = Controller::new(settings);
                 let opened = Opened {
                     dir: None,
@@ -210,8 +220,17 @@ impl Store {
         self.status.lock().clone()
     }
 
-    fn set_health(&self, health: Health) {
-        self.status.lock().health = health;
+    fn failing(&self, reason: String, remedy: &'static str, now: Timestamp) {
+        let mut status = self.status.lock();
+        let since = match status.health {
+            Health::Failing { since, .. } => since,
+            Health::Off | Health::Working => now,
+        };
+        status.health = Health::Failing {
+            reason,
+            remedy,
+            since,
+        };
     }
 
     fn saved(&self, bytes: u64, position: u64) {

@@ -60,9 +60,16 @@ pub fn persistence(shared: &Shared) -> Value {
     let mut row = match health {
         Health::Off => return json!({ "state": "off" }),
         Health::Working => json!({ "state": "working" }),
-        Health::Failing { reason, since } => {
-            json!({ "state": "failing", "reason": reason, "since": since.as_secs_f64() })
-        }
+        Health::Failing {
+            reason,
+            remedy,
+            since,
+        } => json!({
+            "state": "failing",
+            "reason": reason,
+            "remedy": remedy,
+            "since": since.as_secs_f64(),
+        }),
     };
     row["directory"] = shared
         .store

@@ -18,6 +18,9 @@ const JOURNAL: (&str, &str) = ("journal-", ".kvj");
 const DAMAGED: &str = ".damaged";
 const UNFINISHED: &str = "snapshot.tmp";
 
+/// Snapshots kept while there is room: the older one is for the case that the newer is damaged.
+pub const KEPT_SNAPSHOTS: usize = 2;
+
 /// A state directory that is ours.
 #[derive(Debug)]
 pub struct StateDir {
@@ -134,18 +137,17 @@ impl StateDir {
         std::fs::rename(path, damaged)
     }
 
-    /// Removes what no restart needs: all but the last two snapshots, the journals before them, and
-    /// what was set aside.
-    pub fn prune(&self) -> io::Result<()> {
+    /// Removes all but the last `n_kept` snapshots, the journals before them, and what was set aside.
+    pub fn prune(&self, n_kept: usize) -> io::Result<()> {
         let snapshots = self.snapshots()?;
-        let (old, kept) = snapshots.split_at(snapshots.len().saturating_sub(2));
+        let (old, kept) = snapshots.split_at(snapshots.len().saturating_sub(n_kept));
         for position in old {
             std::fs::remove_file(self.snapshot(*position))?;
         }
         let oldest = kept.first().copied().unwrap_or(0);
         for position in self.journals()? {
-            // With a single snapshot, what led to it stays too.
-            if position < oldest && kept.len() == 2 {
+            // With fewer snapshots, what led to them stays too.
+            if position < oldest && kept.len() == n_kept {
                 std::fs::remove_file(self.journal(position))?;
             }
         }

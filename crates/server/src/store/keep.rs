@@ -6,7 +6,8 @@
 //!    +-----------------------------------------------------------+      Working when that is whole
 //! ```
 //! While it fails, serving goes on: what happens is not kept, and every restart would fall back to
-//! what is on disk, which the workers' numbers then disprove.
+//! what is on disk, which the workers' numbers then disprove. A full disk costs the older snapshot
+//! and what led from it to the newer one; the newer one stays until a fresh one is whole.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -14,16 +15,15 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::dir::StateDir;
+use super::dir::{DirError, KEPT_SNAPSHOTS, StateDir};
 use super::frame::{self, Head};
+use super::remedy::{RETRY, is_full, remedy};
 use super::write::{self, Written};
-use super::{BUFFER, Health, Knobs};
+use super::{BUFFER, Knobs};
 use crate::app::Shared;
 
-/// Pause before persistence is tried again.
-const RETRY: Duration = Duration::from_secs(10);
 /// Journals may grow to this many times `journal_max_bytes` before persistence is given up.
 const MAX_GROWTH: u64 = 4;
 /// Capacity a buffer may keep between two writes.
@@ -44,6 +44,8 @@ pub(super) struct Keep {
     writing: Option<JoinHandle<io::Result<Written>>>,
     last_snapshot: Instant,
     retry_at: Option<Instant>,
+    /// Journals from here on follow no snapshot yet: without one, no restart could use them.
+    unfounded: Option<u64>,
 }
 
 impl Keep {
@@ -67,6 +69,7 @@ impl Keep {
             writing: None,
             last_snapshot: Instant::now(),
             retry_at: None,
+            unfounded: None,
         };
         let begun = match &keep.dir {
             Some(_) => keep.begin_file(keep.shared.controller.journal().first_position()),
@@ -90,7 +93,7 @@ impl Keep {
         while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(self.knobs.sync_every) {
             // A bug in one round costs what it would have written.
             if catch_unwind(AssertUnwindSafe(|| self.round())).is_err() {
-                self.fail(&"a bug; see the log");
+                self.fail(&io::Error::other("a bug; see the log"));
             }
         }
         self.finish();
@@ -122,9 +125,11 @@ impl Keep {
         if let Some(file) = &mut self.file
             && !taken.bytes.is_empty()
         {
-            file.write_all(&frame::group_start(taken.first, &taken.bytes))?;
-            file.write_all(&taken.bytes)?;
-            file.sync_data()?;
+            let start = frame::group_start(taken.first, &taken.bytes);
+            file.write_all(&start)
+                .and_then(|()| file.write_all(&taken.bytes))
+                .and_then(|()| file.sync_data())
+                .map_err(|error| about("cannot write the journal", &error))?;
             self.since_snapshot += (frame::GROUP_HEADER + taken.bytes.len()) as u64;
             let bytes = self.since_snapshot + self.superseded;
             self.shared.store.saved(bytes, taken.next);
@@ -148,11 +153,19 @@ impl Keep {
 
     fn begin_file(&mut self, position: u64) -> io::Result<()> {
         let dir = self.dir.as_ref().ok_or(io::ErrorKind::NotFound)?;
-        let mut file = dir.create(&dir.journal(position))?;
-        file.write_all(&frame::journal_start(position))?;
-        file.sync_all()?;
-        dir.sync()?;
-        self.file = Some(file);
+        let path = dir.journal(position);
+        let begun = dir.create(&path).and_then(|mut file| {
+            file.write_all(&frame::journal_start(position))?;
+            file.sync_all()?;
+            dir.sync()?;
+            Ok(file)
+        });
+        let begun = begun.map_err(|error| {
+            // Nothing is in it.
+            let _ = std::fs::remove_file(path);
+            about("cannot begin a journal", &error)
+        });
+        self.file = Some(begun?);
         Ok(())
     }
 
@@ -194,6 +207,7 @@ impl Keep {
         match outcome {
             Ok(written) => {
                 self.superseded = 0;
+                self.unfounded = None;
                 tracing::info!(
                     keys = written.keys,
                     bytes = written.bytes,
@@ -207,28 +221,38 @@ impl Keep {
                 {
                     tracing::info!("state is kept again");
                 }
-                if let Some(Err(error)) = self.dir.as_ref().map(|dir| dir.prune()) {
+                if let Some(Err(error)) = self.dir.as_ref().map(|dir| dir.prune(KEPT_SNAPSHOTS)) {
                     tracing::warn!(%error, "cannot remove old snapshots and journals");
                 }
             }
-            Err(error) => self.fail(&error),
+            Err(error) => self.fail(&about("cannot write a snapshot", &error)),
         }
     }
 
     /// Persistence stops, serving does not.
-    fn fail(&mut self, reason: &dyn std::fmt::Display) {
+    fn fail(&mut self, error: &io::Error) {
         self.file = None;
         self.retry_at = Some(Instant::now() + RETRY);
-        let now = self.shared.clock.now();
+        if let Some(dir) = &self.dir {
+            if let Some(from) = self.unfounded.take() {
+                let journals = dir.journals().unwrap_or_default().into_iter();
+                for position in journals.filter(|&position| position >= from) {
+                    let _ = std::fs::remove_file(dir.journal(position));
+                }
+            }
+            if is_full(error) {
+                let _ = dir.prune(1);
+            }
+        }
+        let remedy = remedy(error);
         tracing::error!(
-            %reason,
+            reason = %error,
+            remedy,
             retry_s = RETRY.as_secs(),
             "state is not kept: a restart now would need full syncs; serving goes on"
         );
-        self.shared.store.set_health(Health::Failing {
-            reason: reason.to_string(),
-            since: now,
-        });
+        let now = self.shared.clock.now();
+        self.shared.store.failing(error.to_string(), remedy, now);
     }
 
     fn retry(&mut self) {
@@ -237,6 +261,7 @@ impl Keep {
         }
         let outcome = self.open_again().and_then(|()| {
             let position = self.shared.controller.journal().restart();
+            self.unfounded = Some(position);
             self.superseded = 0;
             self.since_snapshot = 0;
             self.begin_file(position)?;
@@ -251,7 +276,10 @@ impl Keep {
     /// A directory that could not be opened at the start may be usable by now.
     fn open_again(&mut self) -> io::Result<()> {
         if self.dir.is_none() {
-            let dir = StateDir::open(&self.knobs.dir).map_err(io::Error::other)?;
+            let dir = StateDir::open(&self.knobs.dir).map_err(|error| match error {
+                DirError::InUse(_) => io::Error::other(error),
+                DirError::Unusable { ref source, .. } => io::Error::new(source.kind(), error),
+            })?;
             let newest = dir.snapshots()?.into_iter().chain(dir.journals()?).max();
             let after = newest.map_or(0, |newest| newest + 1);
             self.shared.controller.journal().start(after, BUFFER);
@@ -281,7 +309,7 @@ impl Keep {
                     bytes = written.bytes,
                     "final snapshot written"
                 );
-                if let Some(Err(error)) = self.dir.as_ref().map(|dir| dir.prune()) {
+                if let Some(Err(error)) = self.dir.as_ref().map(|dir| dir.prune(KEPT_SNAPSHOTS)) {
                     tracing::warn!(%error, "cannot remove old snapshots and journals");
                 }
             }
@@ -299,4 +327,9 @@ impl Keep {
             is_clean,
         }
     }
+}
+
+/// The same error, saying what could not be done.
+fn about(what: &str, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{what}: {error}"))
 }

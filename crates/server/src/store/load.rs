@@ -4,6 +4,7 @@
 //! newest snapshot damaged  -> set aside; the one before, and its journals
 //! no snapshot is whole     -> the journals alone, if they go back to the beginning; else nothing
 //! a journal's tail torn    -> cut there; journals after it do not continue it and are removed
+//! a journal is missing     -> what it had is lost, and journals after it are removed
 //! ```
 //! What was lost is found by the workers' numbers, and mended by full sync. Nothing here stops a
 //! start: each case is a line for people.
@@ -76,6 +77,15 @@ pub(super) fn load(dir: &StateDir, settings: &Settings) -> std::io::Result<Loade
         }
     }
     let had_files = !snapshots.is_empty() || !journals.is_empty();
+    if let Some(base) = &base
+        && !base.is_clean
+        && journals.last().is_none_or(|&last| last < base.position)
+    {
+        restored.damages.push(format!(
+            "{} is missing: what came after the snapshot is lost",
+            dir.journal(base.position).display()
+        ));
+    }
     let Base {
         controller,
         decoder,

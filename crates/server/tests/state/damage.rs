@@ -28,14 +28,12 @@ fn left_behind(fleet: &mut Fleet) -> Scratch {
     let process = Process::start(&scratch.0, &CALM);
     fleet.connect(&process);
     eventually("what was replayed is in a snapshot", || {
-        let sync = process.get("/sync");
-        (!sync["persistence"]["last_snapshot"].is_null()).then_some(())
+        let persistence = process.get("/sync")["persistence"].take();
+        let is_none_due = persistence["restored"]["records"] == 0;
+        (is_none_due || !persistence["last_snapshot"].is_null()).then_some(())
     });
     fleet.settle(&process);
-    eventually("the journal has the rest", || {
-        let persistence = &process.get("/sync")["persistence"];
-        (persistence["records_unsaved"] == 0).then_some(())
-    });
+    process.wait_until_saved();
     process.kill();
     scratch
 }
@@ -161,24 +159,96 @@ fn without_any_whole_snapshot_everything_comes_by_full_sync() {
     assert!(damages.is_empty() && keys > 0, "{damages:?}");
 }
 
+/// What is done to the last journal, and what is said about it.
+type JournalDamage = (fn(&Path), &'static str);
+
 #[test]
-fn a_missing_journal_is_noticed() {
+fn whatever_happens_to_the_last_journal_it_starts_says_so_and_mends() {
+    let cut = |path: &Path, len| {
+        let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+        file.set_len(len).unwrap();
+    };
+    let cases: [JournalDamage; 8] = [
+        (|path| fs::remove_file(path).unwrap(), "is missing"),
+        (|path| fs::write(path, b"").unwrap(), "is lost with 0 bytes"),
+        (
+            |path| fs::write(path, [0; 4096]).unwrap(),
+            "is lost with 4096 bytes",
+        ),
+        // Its magic, version, checksum, position.
+        (|path| flip(path, 2), "does not begin as one"),
+        (|path| flip(path, 9), "format version"),
+        (|path| flip(path, 13), "a checksum does not match"),
+        (|path| flip(path, 17), "a checksum does not match"),
+        // The length of its first group.
+        (|path| flip(path, 26), "cut off"),
+    ];
+    for (damage, said) in cases {
+        let mut fleet = fleet();
+        let scratch = left_behind(&mut fleet);
+        damage(&last(scratch.files(".kvj")));
+        let (damages, keys) = mended(&scratch, &mut fleet);
+        assert_eq!(damages.len(), 1, "{damages:?}");
+        assert!(damages[0].contains(said), "{damages:?}");
+        assert!(keys > 0, "the snapshot counts");
+        let (damages, _) = mended(&scratch, &mut fleet);
+        assert!(damages.is_empty(), "said once: {damages:?}");
+    }
+    let mut fleet = fleet();
+    let scratch = left_behind(&mut fleet);
+    cut(&last(scratch.files(".kvj")), 24);
+    let (damages, keys) = mended(&scratch, &mut fleet);
+    assert!(
+        damages.is_empty() && keys > 0,
+        "the end of a group is no damage: the numbers tell"
+    );
+}
+
+#[test]
+fn a_missing_snapshot_costs_nothing_while_there_is_the_one_before() {
+    let mut fleet = fleet();
+    let scratch = left_behind(&mut fleet);
+    fs::remove_file(last(scratch.files(".kvs"))).unwrap();
+    let process = Process::start(&scratch.0, &CALM);
+    fleet.check_every_key(&process);
+    fleet.connect(&process);
+    fleet.settle(&process);
+    assert!(fleet.workers.iter().all(|worker| worker.asked == [0, 0]));
+}
+
+#[test]
+fn without_snapshots_journals_that_begin_later_are_refused_aloud() {
+    let mut fleet = fleet();
+    let scratch = left_behind(&mut fleet);
+    for snapshot in scratch.files(".kvs") {
+        fs::remove_file(snapshot).unwrap();
+    }
+    let (damages, keys) = mended(&scratch, &mut fleet);
+    assert_eq!(keys, 0);
+    assert!(damages[0].contains("record 0 is missing"), "{damages:?}");
+}
+
+#[test]
+fn journals_after_a_missing_one_do_not_count() {
     let mut fleet = fleet();
     let scratch = left_behind(&mut fleet);
     let journals = scratch.files(".kvj");
     assert!(journals.len() >= 2);
-    let snapshots = scratch.files(".kvs");
-    fs::remove_file(snapshots.last().unwrap()).unwrap();
+    // Back to the older snapshot, whose own journal is gone.
+    fs::remove_file(last(scratch.files(".kvs"))).unwrap();
     fs::remove_file(&journals[0]).unwrap();
-    let (damages, _) = mended(&scratch, &mut fleet);
+    let (damages, keys) = mended(&scratch, &mut fleet);
     assert!(damages[0].contains("is missing"), "{damages:?}");
-    let mut fleet = self::fleet();
+    assert!(keys > 0, "the snapshot counts");
+}
+
+#[test]
+fn a_lost_directory_is_a_first_start() {
+    let mut fleet = fleet();
     let scratch = left_behind(&mut fleet);
-    scratch
-        .files(".kvj")
-        .iter()
-        .for_each(|path| fs::remove_file(path).unwrap());
-    mended(&scratch, &mut fleet);
+    fs::remove_dir_all(&scratch.0).unwrap();
+    let (damages, keys) = mended(&scratch, &mut fleet);
+    assert!(damages.is_empty() && keys == 0, "{damages:?}");
 }
 
 #[test]
@@ -196,32 +266,6 @@ fn another_version_is_refused_by_name() {
 }
 
 #[test]
-fn a_file_where_the_directory_should_be_costs_persistence_until_it_is_gone() {
-    let scratch = Scratch::new();
-    let path = scratch.0.join("state");
-    fs::write(&path, b"in the way").unwrap();
-    let mut fleet = fleet();
-    let process = Process::start(&path, &CALM);
-    fleet.connect(&process);
-    fleet.register();
-    fleet.settle(&process);
-    fleet.check_every_key(&process);
-    assert_eq!(process.get("/sync")["persistence"]["state"], "failing");
-    assert!(process.metrics().contains("kvatlas_state_working 0"));
-    assert!(process.log().contains("state is not kept"));
-    let reasons = process.get("/diagnose")["reasons"].to_string();
-    assert!(reasons.contains("state is not kept"), "{reasons}");
-
-    fs::remove_file(&path).unwrap();
-    eventually("it is kept again", || {
-        (process.get("/sync")["persistence"]["state"] == "working").then_some(())
-    });
-    process.terminate();
-    let process = Process::start(&path, &CALM);
-    fleet.check_every_key(&process);
-}
-
-#[test]
 fn two_processes_do_not_share_a_directory() {
     let scratch = Scratch::new();
     let first = Process::start(&scratch.0, &CALM);
@@ -231,33 +275,4 @@ fn two_processes_do_not_share_a_directory() {
     assert!(text.contains("is in use by another process"), "{text}");
     assert!(text.contains("--no-state"), "{text}");
     assert_eq!(by_stream(&first.get("/sync")).len(), 0);
-}
-
-/// `/dev/full` behind the name of the file: every write ends with "no space left on device".
-#[test]
-fn a_full_disk_stops_persistence_loudly_and_serving_goes_on() {
-    let scratch = Scratch::new();
-    let mut fleet = fleet();
-    std::os::unix::fs::symlink("/dev/full", scratch.0.join("snapshot.tmp")).unwrap();
-    let hasty = [&CALM[..], &["--snapshot-interval-s=0.05"]].concat();
-    let process = Process::start(&scratch.0, &hasty);
-    fleet.connect(&process);
-    fleet.register();
-    (0..50).for_each(|_| fleet.operate());
-    eventually("the disk is full", || {
-        fleet.operate();
-        let persistence = &process.get("/sync")["persistence"];
-        (persistence["state"] == "failing").then_some(())
-    });
-    assert!(process.log().contains("No space left on device"));
-    fleet.settle(&process);
-    fleet.check_every_key(&process);
-    assert_eq!(process.request("GET", "/readyz", "").unwrap().0, 200);
-    // What could not be written was removed, so there is room again.
-    eventually("it is kept again", || {
-        (process.get("/sync")["persistence"]["state"] == "working").then_some(())
-    });
-    process.kill();
-    let process = Process::start(&scratch.0, &CALM);
-    fleet.check_every_key(&process);
 }

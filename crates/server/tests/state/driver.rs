@@ -37,6 +37,8 @@ pub(crate) struct Worker {
     pub(crate) seq: [i64; 2],
     /// Times it was asked for a location since the last [`Fleet::connect`].
     pub(crate) asked: [u32; 2],
+    /// Where it takes commands.
+    pub(crate) port: u16,
     sockets: Option<Sockets>,
     n_syncs: u32,
 }
@@ -61,6 +63,7 @@ impl Fleet {
             held: Default::default(),
             seq: [0; 2],
             asked: [0; 2],
+            port: 5000,
             sockets: None,
             n_syncs: 0,
         };
@@ -99,7 +102,7 @@ impl Fleet {
                 instance_id: worker.instance.clone(),
                 worker_id: 0,
                 ip: "127.0.0.1".into(),
-                port: 5000,
+                port: worker.port.into(),
                 peer_init_url: None,
             });
             let reply = worker.ask(&worker.sockets().reply, &message);
@@ -228,7 +231,7 @@ impl Worker {
             instance_id: self.instance.clone(),
             worker_id: 0,
             ip: "127.0.0.1".into(),
-            port: 5000,
+            port: self.port.into(),
             peer_init_url: None,
         });
         let Message::HeartbeatRetMsg(answer) = self.ask(&self.sockets().heartbeat, &beat) else {

@@ -9,5 +9,7 @@
 
 mod crash;
 mod damage;
+mod disk;
 mod driver;
 mod process;
+mod unwritable;

@@ -66,12 +66,17 @@ pub(crate) struct Process {
 impl Process {
     /// Starts it on `state` with more arguments, and waits until it is ready.
     pub(crate) fn start(state: &Path, more: &[&str]) -> Self {
+        let mut command = command(state);
+        command.args(more);
+        Self::spawn(command)
+    }
+
+    /// Runs a command that is or becomes the process, and waits until it is ready.
+    pub(crate) fn spawn(mut command: Command) -> Self {
         static N: AtomicU32 = AtomicU32::new(0);
         let n = N.fetch_add(1, Ordering::Relaxed);
         let log = std::env::temp_dir().join(format!("kvatlas-{}-{n}.log", std::process::id()));
-        let mut command = command(state);
         command
-            .args(more)
             .stdout(Stdio::piped())
             .stderr(std::fs::File::create(&log).unwrap());
         let mut child = command.spawn().unwrap();
@@ -153,6 +158,23 @@ impl Process {
             .collect();
         found.sort();
         found
+    }
+
+    /// Waits until everything that happened is on disk.
+    pub(crate) fn wait_until_saved(&self) {
+        eventually("everything is on disk", || {
+            let persistence = &self.get("/sync")["persistence"];
+            let is_saved = persistence["state"] == "working" && persistence["records_unsaved"] == 0;
+            is_saved.then_some(())
+        });
+    }
+
+    /// Waits until state is kept or not.
+    pub(crate) fn wait_until(&self, state: &str) -> Value {
+        eventually(state, || {
+            let persistence = self.get("/sync")["persistence"].take();
+            (persistence["state"] == state).then_some(persistence)
+        })
     }
 
     pub(crate) fn metrics(&self) -> String {

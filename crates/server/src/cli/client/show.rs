@@ -85,7 +85,13 @@ pub(super) fn sync(body: &Value) -> String {
     let rows: Vec<_> = rows.collect();
     let kept = &body["persistence"];
     let state = match kept["state"].as_str() {
-        Some("failing") => format!("NOT KEPT: {}", text(&kept["reason"])),
+        Some("failing") => {
+            format!(
+                "NOT KEPT: {}; {}",
+                text(&kept["reason"]),
+                text(&kept["remedy"])
+            )
+        }
         Some("working") => format!("kept in {}", text(&kept["directory"])),
         _ => "not kept (--no-state)".to_owned(),
     };

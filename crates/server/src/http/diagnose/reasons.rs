@@ -14,9 +14,9 @@ use crate::store::Health;
 /// What keeps any lookup from being right.
 pub(super) fn fleet_reasons(shared: &Shared, workers: &[WorkerInfo]) -> Vec<String> {
     let mut reasons = Vec::new();
-    if let Health::Failing { reason, .. } = shared.store.status().health {
+    if let Health::Failing { reason, remedy, .. } = shared.store.status().health {
         reasons.push(format!(
-            "state is not kept ({reason}): lookups are not affected, a restart now would need full syncs"
+            "state is not kept ({reason}): lookups are not affected, a restart now would need full syncs; {remedy}"
         ));
     }
     if workers.is_empty() {
