@@ -1,5 +1,8 @@
 //! SIGKILL at random moments of full-speed ingest, and SIGTERM.
 
+use std::sync::mpsc::{Sender, channel};
+use std::thread::{JoinHandle, spawn};
+
 use kvatlas_protocol::message::{HealthWorkerRetMsg, Message, PinWorkerRetMsg};
 
 use crate::driver::{Fleet, LOCATIONS, by_stream};
@@ -170,8 +173,10 @@ fn stopped_in_order_nobody_is_asked() {
     assert!(fleet.workers.iter().all(|worker| worker.asked == [0, 0]));
 }
 
-/// A worker's command socket, as an engine has one that outlives the controller.
-fn obey(n_commands: usize) -> (u16, std::thread::JoinHandle<()>) {
+/// A worker's command socket, as an engine has one that outlives the controller: closed when the
+/// sender is dropped.
+fn obey(n_commands: usize) -> (u16, Sender<()>, JoinHandle<()>) {
+    let (open, closed) = channel();
     let socket = zmq::Context::new().socket(zmq::REP).unwrap();
     socket.set_linger(1000).unwrap();
     let patience = i32::try_from(PATIENCE.as_millis()).unwrap();
@@ -179,7 +184,7 @@ fn obey(n_commands: usize) -> (u16, std::thread::JoinHandle<()>) {
     socket.bind("tcp://127.0.0.1:*").unwrap();
     let endpoint = socket.get_last_endpoint().unwrap().unwrap();
     let port = endpoint.rsplit(':').next().unwrap().parse().unwrap();
-    let obeying = std::thread::spawn(move || {
+    let obeying = spawn(move || {
         for _ in 0..n_commands {
             let command = Message::decode(&socket.recv_bytes(0).unwrap()).unwrap();
             let answer = match command {
@@ -193,8 +198,9 @@ fn obey(n_commands: usize) -> (u16, std::thread::JoinHandle<()>) {
             };
             socket.send(answer.encode_msgpack(), 0).unwrap();
         }
+        let _ = closed.recv();
     });
-    (port, obeying)
+    (port, open, obeying)
 }
 
 #[test]
@@ -213,7 +219,7 @@ fn commands_right_after_a_restart_reach_their_workers() {
     };
     let scratch = Scratch::new();
     let mut fleet = Fleet::new(1, 100, 5);
-    let (port, obeying) = obey(6);
+    let (port, open, obeying) = obey(6);
     fleet.workers[0].port = port;
     let first = Process::start(&scratch.0, &HASTY);
     fleet.connect(&first);
@@ -226,6 +232,7 @@ fn commands_right_after_a_restart_reach_their_workers() {
     command_all(&second);
     second.terminate();
     command_all(&Process::start(&scratch.0, &HASTY));
+    drop(open);
     obeying.join().unwrap();
 }
 
