@@ -16,26 +16,36 @@
 //! batches in flight (two sockets have no mutual order), so nothing is sent again before
 //! `resend_after`.
 //!
+//! A location that failed has its next turn by itself: at once if the controller has forgotten the
+//! session (LMCache's forgets with a restart, and asks once), else after pauses that double, at most
+//! [`MAX_RETRIES`] times until it succeeds. Being asked for is always a turn.
+//!
 //! It keeps no clock and does not know which keys there are: `now`, keys and session ids are
 //! arguments. Upstream: `cache_controller/full_sync_sender.py` (LocalCPUBackend only).
+
+mod retry;
+mod session;
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use kvatlas_protocol::message::{
-    FullSyncBatchMsg, FullSyncEndMsg, FullSyncStartMsg, FullSyncStartRetMsg, FullSyncStatusMsg,
-    FullSyncStatusRetMsg, Message,
-};
+use kvatlas_protocol::message::{FullSyncStartRetMsg, FullSyncStatusRetMsg, Message};
 use kvatlas_protocol::{ChunkHash, Location, Timestamp, WorkerKey};
 use thiserror::Error;
 
 use crate::config::KeySign;
+
+pub use retry::MAX_RETRIES;
+use retry::Retries;
+use session::{Session, status};
 
 /// First wait before asking for the status: a small sync is over in two round trips.
 const FIRST_POLL: Duration = Duration::from_millis(20);
 /// Statuses that know neither the session as complete nor anything missing, before it counts as
 /// forgotten by the controller (a restart in mid-sync).
 const MAX_BLANK_STATUSES: u32 = 4;
+/// The same once the controller has asked for what is under way: nobody who knows the session does.
+const MAX_BLANK_STATUSES_ASKED: u32 = 2;
 
 /// Pace and patience; the names in parentheses are upstream's `extra_config` keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,7 +99,7 @@ pub enum Action {
     Finished(Location, Result<(), Failure>),
 }
 
-/// Why a location's sync ended without success. The controller asks again.
+/// Why a location's sync ended without success.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Failure {
     /// The engine could not list its keys.
@@ -117,6 +127,9 @@ pub struct FullSync {
     sign: KeySign,
     /// Locations still to sync, in order.
     queue: VecDeque<Location>,
+    /// Complete in this run; to be begun again if the controller forgets before the thaw.
+    done: Vec<Location>,
+    retries: Retries,
     state: State,
     /// What the engine was last told.
     frozen: bool,
@@ -176,18 +189,6 @@ struct Poll {
     until: Timestamp,
 }
 
-#[derive(Debug)]
-struct Session {
-    location: Location,
-    sync_id: String,
-    keys: Vec<ChunkHash>,
-    /// When each batch was last sent.
-    sent_at: Vec<Timestamp>,
-    end_sent_at: Timestamp,
-    /// The command came again after Start was accepted.
-    asked_again: bool,
-}
-
 impl FullSync {
     /// A sender with nothing to do.
     pub fn new(settings: Settings, worker: WorkerKey, sign: KeySign) -> Self {
@@ -196,6 +197,8 @@ impl FullSync {
             worker,
             sign,
             queue: VecDeque::new(),
+            done: Vec::new(),
+            retries: Retries::default(),
             state: State::Idle,
             frozen: false,
             pending: None,
@@ -204,7 +207,7 @@ impl FullSync {
 
     /// Asks for a sync of `locations`; those that wait or run already are left as they are. Asked
     /// for one whose batches are under way, the controller may have restarted and lost the session:
-    /// should it fail, it is begun again.
+    /// its status is looked at at once.
     /// A run that is not under way begins after `delay` (random, chosen by the caller).
     pub fn handle_request(
         &mut self,
@@ -212,13 +215,22 @@ impl FullSync {
         delay: Duration,
         now: Timestamp,
     ) {
+        self.retries.set_spread(delay);
         for location in locations {
-            if let State::Sending { session, .. } | State::Polling { session, .. } = &mut self.state
-                && session.location == location
-            {
-                session.asked_again = true;
-            } else if self.running() != Some(&location) && !self.queue.contains(&location) {
-                self.queue.push_back(location);
+            if self.running() != Some(&location) {
+                self.enqueue(location);
+                continue;
+            }
+            match &mut self.state {
+                State::Polling { session, poll, .. } if !session.asked_again => {
+                    session.asked_again = true;
+                    poll.pause = FIRST_POLL;
+                    if poll.wait != Wait::Answer {
+                        poll.wait = Wait::Until(now);
+                    }
+                }
+                State::Sending { session, .. } => session.asked_again = true,
+                _ => {}
             }
         }
         if matches!(self.state, State::Idle) && !self.queue.is_empty() {
@@ -234,7 +246,7 @@ impl FullSync {
         };
         let location = location.clone();
         let Some(keys) = keys else {
-            return self.end(location, Err(Failure::NotListed));
+            return self.end(location, Err(Failure::NotListed), now);
         };
         // An empty location is one empty batch, as upstream.
         let batches = keys.len().div_ceil(self.settings.batch_size).max(1);
@@ -298,12 +310,16 @@ impl FullSync {
             {
                 if is_complete {
                     let location = session.location.clone();
-                    self.end(location, Ok(()));
-                    if !can_exit_freeze && matches!(self.state, State::Idle) {
-                        self.state = State::Waiting {
-                            sync_id,
-                            poll: self.first_poll(now),
-                        };
+                    self.end(location, Ok(()), now);
+                    if matches!(self.state, State::Idle) {
+                        if can_exit_freeze {
+                            self.end_run();
+                        } else {
+                            self.state = State::Waiting {
+                                sync_id,
+                                poll: self.first_poll(now),
+                            };
+                        }
                     }
                 } else {
                     self.send_missing(&missing_batches, now);
@@ -313,9 +329,11 @@ impl FullSync {
                 sync_id: waiting,
                 poll,
             } if *waiting == sync_id && poll.wait == Wait::Answer => {
-                // A session that is no longer complete is no longer known: thaw.
-                if can_exit_freeze || !is_complete {
+                if !is_complete {
                     self.state = State::Idle;
+                    self.begin_done_again(now);
+                } else if can_exit_freeze {
+                    self.end_run();
                 } else {
                     poll.again(&self.settings, now);
                 }
@@ -347,8 +365,13 @@ impl FullSync {
             self.next_location();
         }
         // A new request while waiting for the fleet is served under the same freeze.
-        if matches!(self.state, State::Waiting { .. }) && !self.queue.is_empty() {
-            self.next_location();
+        if matches!(self.state, State::Idle | State::Waiting { .. }) {
+            for location in self.retries.due(now) {
+                self.enqueue(location);
+            }
+            if !self.queue.is_empty() {
+                self.next_location();
+            }
         }
         let freeze = !matches!(self.state, State::Idle | State::Delaying { .. });
         if freeze != self.frozen {
@@ -360,16 +383,19 @@ impl FullSync {
 
     /// When [`poll`](Self::poll) has something to do again, if time alone brings it.
     pub fn deadline(&self) -> Option<Timestamp> {
+        let retry = self.retries.deadline();
         match &self.state {
-            State::Idle | State::Listing { .. } => None,
+            State::Idle => retry,
+            State::Listing { .. } => None,
             State::Delaying { until } => Some(*until),
             State::Starting { wait, .. } => wait.until(),
             State::Sending { next_at, .. } => Some(*next_at),
-            State::Polling { poll, .. } | State::Waiting { poll, .. } => poll.wait.until(),
+            State::Polling { poll, .. } => poll.wait.until(),
+            State::Waiting { poll, .. } => poll.wait.until().into_iter().chain(retry).min(),
         }
     }
 
-    /// Whether a run is waiting or under way.
+    /// Whether a run is waiting or under way; a failed one's next turn does not count.
     pub fn is_active(&self) -> bool {
         !matches!(self.state, State::Idle)
     }
@@ -389,6 +415,8 @@ impl FullSync {
     /// Drops everything; the next `poll` thaws the engine. For an agent that closes.
     pub fn abandon(&mut self) {
         self.queue.clear();
+        self.done.clear();
+        self.retries = Retries::default();
         self.state = State::Idle;
         self.pending = None;
     }
@@ -448,7 +476,7 @@ impl FullSync {
                 }
                 if poll.until <= now {
                     let location = session.location.clone();
-                    self.end(location, Err(Failure::TimedOut));
+                    self.end(location, Err(Failure::TimedOut), now);
                     return self.poll(now);
                 }
                 poll.wait = Wait::Answer;
@@ -460,7 +488,7 @@ impl FullSync {
                 }
                 if poll.until <= now {
                     // Serving matters more than the fleet's progress; upstream thaws here too.
-                    self.state = State::Idle;
+                    self.end_run();
                     return self.poll(now);
                 }
                 poll.wait = Wait::Answer;
@@ -484,11 +512,15 @@ impl FullSync {
             return;
         }
         let location = session.location.clone();
+        let mut put_off = VecDeque::new();
         if failure == Failure::Unanswered {
             // Nobody is there: the other locations would fare no better, and the engine is frozen.
-            self.queue.clear();
+            put_off = std::mem::take(&mut self.queue);
         }
-        self.end(location, Err(failure));
+        self.end(location, Err(failure.clone()), now);
+        for location in put_off {
+            self.note_failure(location, &failure, now);
+        }
     }
 
     /// Not complete: sends again what has been missing for long enough, or asks again later.
@@ -507,9 +539,14 @@ impl FullSync {
         if missing.is_empty() {
             if now.since(session.end_sent_at) >= resend_after {
                 *blank += 1;
-                if *blank >= MAX_BLANK_STATUSES {
+                let enough = if session.asked_again {
+                    MAX_BLANK_STATUSES_ASKED
+                } else {
+                    MAX_BLANK_STATUSES
+                };
+                if *blank >= enough {
                     let location = session.location.clone();
-                    return self.end(location, Err(Failure::Forgotten));
+                    return self.end(location, Err(Failure::Forgotten), now);
                 }
                 session.end_sent_at = now;
                 let end = session.end(&self.worker);
@@ -545,15 +582,57 @@ impl FullSync {
         }
     }
 
-    fn end(&mut self, location: Location, result: Result<(), Failure>) {
-        if let State::Sending { session, .. } | State::Polling { session, .. } = &self.state
-            && session.asked_again
-            && result.is_err()
-        {
-            self.queue.push_back(location.clone());
+    fn end(&mut self, location: Location, result: Result<(), Failure>, now: Timestamp) {
+        match &result {
+            Ok(()) => self.done.push(location.clone()),
+            Err(failure) => {
+                self.note_failure(location.clone(), failure, now);
+                if *failure == Failure::Forgotten {
+                    self.begin_done_again(now);
+                }
+            }
         }
+        let is_ok = result.is_ok();
         self.pending = Some(Action::Finished(location, result));
         self.next_location();
+        if !is_ok && matches!(self.state, State::Idle) {
+            self.end_run();
+        }
+    }
+
+    /// The fleet is ready, or has been waited for long enough.
+    fn end_run(&mut self) {
+        self.state = State::Idle;
+        self.retries.forget(&std::mem::take(&mut self.done));
+    }
+
+    /// Whoever forgot a session of this run has restarted, and lost what was complete as well.
+    fn begin_done_again(&mut self, now: Timestamp) {
+        for location in std::mem::take(&mut self.done) {
+            self.note_failure(location, &Failure::Forgotten, now);
+        }
+    }
+
+    /// Decides when `location` has its next turn.
+    fn note_failure(&mut self, location: Location, failure: &Failure, now: Timestamp) {
+        let asked_again = matches!(&self.state,
+            State::Sending { session, .. } | State::Polling { session, .. } if session.asked_again);
+        let pause = self.settings.retry_delay * 2;
+        let times = self
+            .retries
+            .handle_failed(&location, pause, asked_again, now);
+        if times == 1 && *failure == Failure::Forgotten {
+            self.enqueue(location);
+        }
+    }
+
+    /// `location` gets a turn in this run.
+    fn enqueue(&mut self, location: Location) {
+        self.done.retain(|done| *done != location);
+        self.retries.handle_turn(&location);
+        if !self.queue.contains(&location) {
+            self.queue.push_back(location);
+        }
     }
 
     fn next_location(&mut self) {
@@ -605,57 +684,6 @@ impl Poll {
         self.pause = (self.pause * 2).min(settings.status_poll_interval);
         self.wait = Wait::Until(now + self.pause);
     }
-}
-
-impl Session {
-    fn start(&self, worker: &WorkerKey) -> Message {
-        FullSyncStartMsg {
-            instance_id: worker.instance.to_string(),
-            worker_id: worker.worker.0,
-            location: self.location.to_string(),
-            sync_id: self.sync_id.clone(),
-            total_keys: self.keys.len() as i64,
-            batch_count: self.sent_at.len() as i64,
-        }
-        .into()
-    }
-
-    fn batch(&self, batch: usize, size: usize, worker: &WorkerKey, sign: KeySign) -> Message {
-        let from = (batch * size).min(self.keys.len());
-        let to = (from + size).min(self.keys.len());
-        FullSyncBatchMsg {
-            instance_id: worker.instance.to_string(),
-            worker_id: worker.worker.0,
-            location: self.location.to_string(),
-            sync_id: self.sync_id.clone(),
-            batch_id: batch as i64,
-            keys: self.keys[from..to]
-                .iter()
-                .map(|&key| sign.wire(key))
-                .collect(),
-        }
-        .into()
-    }
-
-    fn end(&self, worker: &WorkerKey) -> Message {
-        FullSyncEndMsg {
-            instance_id: worker.instance.to_string(),
-            worker_id: worker.worker.0,
-            location: self.location.to_string(),
-            sync_id: self.sync_id.clone(),
-            actual_total_keys: self.keys.len() as i64,
-        }
-        .into()
-    }
-}
-
-fn status(worker: &WorkerKey, sync_id: &str) -> Message {
-    FullSyncStatusMsg {
-        instance_id: worker.instance.to_string(),
-        worker_id: worker.worker.0,
-        sync_id: sync_id.to_owned(),
-    }
-    .into()
 }
 
 #[cfg(test)]

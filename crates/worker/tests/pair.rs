@@ -52,6 +52,8 @@ struct Pair {
     sessions: u64,
     /// The wire is hostile.
     hostile: bool,
+    /// The command to sync never arrives: LMCache's controller gives it once.
+    command_lost: bool,
     lost_operations: usize,
     lost_messages: usize,
     completed: usize,
@@ -88,6 +90,7 @@ impl Pair {
             asked_until: None,
             sessions: 0,
             hostile: false,
+            command_lost: false,
             lost_operations: 0,
             lost_messages: 0,
             completed: 0,
@@ -159,6 +162,9 @@ impl Pair {
         self.controller.tick(self.now);
         if self.hostile && self.below(4) == 0 {
             self.lost_messages += 1;
+            return;
+        }
+        if self.command_lost {
             return;
         }
         for request in reply.full_sync {
@@ -425,14 +431,51 @@ fn a_clean_wire_needs_no_sync() {
     assert_eq!((pair.sessions, pair.completed), (0, 0));
 }
 
+impl Pair {
+    /// A new controller that knows nothing; what was on its way to the old one is lost with it.
+    fn restart_controller(&mut self) {
+        self.controller = Controller::new(Settings {
+            full_sync_jitter: Duration::ZERO,
+            ..Settings::default()
+        });
+        self.wire.clear();
+        self.answers.clear();
+    }
+}
+
+#[test]
+fn a_sync_lost_with_its_controller_is_begun_again_though_nobody_asks() {
+    let mut restarted_at = BTreeSet::new();
+    // Steps of the run (a question, a batch, End) after which the controller dies.
+    for steps in 0..200 {
+        let mut pair = Pair::new(steps);
+        pair.run(Duration::from_secs(2), true);
+        pair.sync
+            .handle_request(LOCATIONS.map(Location::from), Duration::ZERO, pair.now);
+        for _ in 0..steps {
+            pair.run(TICK, false);
+        }
+        if !pair.sync.is_active() {
+            assert!(steps > 5, "over before it could be interrupted");
+            assert!(restarted_at.len() >= 4, "{restarted_at:?}");
+            return;
+        }
+        restarted_at.insert(pair.sessions);
+        restarted_at.insert(100 + pair.completed as u64);
+        pair.restart_controller();
+        pair.command_lost = true;
+        pair.run(Duration::from_secs(30), false);
+        pair.assert_equal(&format!("after {steps} steps"));
+        assert!(!pair.sync.is_active());
+    }
+    panic!("the run never ended");
+}
+
 #[test]
 fn a_controller_that_lost_everything_is_told_again() {
     let mut pair = Pair::new(3);
     pair.run(Duration::from_secs(5), true);
-    pair.controller = Controller::new(Settings {
-        full_sync_jitter: Duration::ZERO,
-        ..Settings::default()
-    });
+    pair.restart_controller();
     pair.run(Duration::from_secs(20), false);
     pair.assert_equal("restarted");
     // Each location once; one that is first heard of in mid-stream is asked for once more, because

@@ -56,6 +56,8 @@ pub(super) struct Worker {
     heartbeat_url: Option<String>,
     /// The socket for heartbeats, and where it leads.
     heartbeat: Option<(Target, Dealer)>,
+    /// The one before: its late answers count (the command to sync may come but once).
+    former_heartbeat: Option<Dealer>,
     presence: Presence,
     sync: FullSync,
     /// When the running session's keys were asked for.
@@ -88,6 +90,7 @@ pub(super) struct Ready {
     commands: bool,
     reply: bool,
     heartbeat: bool,
+    former_heartbeat: bool,
 }
 
 impl Worker {
@@ -118,6 +121,7 @@ impl Worker {
             reply: Dealer::open(context, &config.reply_url)?,
             heartbeat_url: None,
             heartbeat: None,
+            former_heartbeat: None,
             presence: Presence::new(config.heartbeat.clone(), now),
             sync: FullSync::new(config.full_sync.clone(), config.worker.clone(), config.keys),
             config,
@@ -173,6 +177,9 @@ impl Worker {
         if let Some((_, heartbeat)) = &self.heartbeat {
             items.push(heartbeat.poll_item());
         }
+        if let Some(former) = &self.former_heartbeat {
+            items.push(former.poll_item());
+        }
         if self.push.waiting() > 0 {
             items.push(self.push.poll_item());
         }
@@ -187,6 +194,7 @@ impl Worker {
             commands: !self.command_running && next(),
             reply: self.asked.is_some() && next(),
             heartbeat: self.heartbeat.is_some() && next(),
+            former_heartbeat: self.former_heartbeat.is_some() && next(),
         };
         if self.push.waiting() > 0 {
             next();

@@ -11,6 +11,7 @@ struct Bench {
     sync: FullSync,
     now: Timestamp,
     frozen: bool,
+    thaws: usize,
     listings: usize,
     finished: Vec<(String, Result<(), Failure>)>,
     pushed: Vec<Message>,
@@ -27,6 +28,7 @@ impl Bench {
             sync: FullSync::new(settings, WorkerKey::new("inst", 3), KeySign::Signed),
             now: Timestamp(0),
             frozen: false,
+            thaws: 0,
             listings: 0,
             finished: Vec::new(),
             pushed: Vec::new(),
@@ -43,7 +45,10 @@ impl Bench {
     fn settle(&mut self) {
         while let Some(action) = self.sync.poll(self.now) {
             match action {
-                Action::Freeze(frozen) => self.frozen = frozen,
+                Action::Freeze(frozen) => {
+                    self.frozen = frozen;
+                    self.thaws += usize::from(!frozen);
+                }
                 Action::List(location) => {
                     assert!(self.frozen, "listed while the cache may change");
                     self.listings += 1;
@@ -57,6 +62,20 @@ impl Bench {
                     self.finished.push((location.to_string(), result));
                 }
             }
+        }
+    }
+
+    /// Nothing is left to do now.
+    fn assert_idle(&mut self) {
+        self.settle();
+        assert!(!self.sync.is_active() && !self.frozen, "{:?}", self.sync);
+    }
+
+    /// Seconds since `since` when the next Start was asked.
+    fn next_start(&mut self, since: Timestamp) -> u64 {
+        match self.advance() {
+            Some(Message::FullSyncStartMsg(_)) => self.now.since(since).as_secs(),
+            other => panic!("expected Start, got {other:?}"),
         }
     }
 
@@ -192,21 +211,76 @@ fn a_lost_end_is_sent_again() {
     assert_eq!(bench.finished, [("cpu".to_owned(), Ok(()))]);
 }
 
-#[test]
-fn a_controller_that_forgot_the_session_thaws_the_engine() {
-    let mut bench = Bench::new();
-    bench.request(&["cpu"]);
-    bench.start(true);
-    while bench.finished.is_empty() {
+/// Statuses that know nothing until the session ends; how long that took.
+fn forgotten(bench: &mut Bench) -> Duration {
+    let (from, before) = (bench.now, bench.finished.len());
+    while bench.finished.len() == before {
         bench.status(false, false, &[]);
         bench.settle();
     }
-    assert_eq!(
-        bench.finished,
-        [("cpu".to_owned(), Err(Failure::Forgotten))]
-    );
-    assert!(!bench.frozen);
-    assert!(bench.now.since(Timestamp(0)) < 60 * SECOND);
+    let last = bench.finished.last().unwrap();
+    assert_eq!(last.1, Err(Failure::Forgotten));
+    bench.now.since(from)
+}
+
+#[test]
+fn a_forgotten_session_is_begun_again_at_once_and_only_the_first_time() {
+    let mut bench = Bench::new();
+    bench.request(&["cpu"]);
+    bench.start(true);
+    assert!(forgotten(&mut bench) < 30 * SECOND);
+    assert!(bench.frozen, "begun again under the same freeze");
+    bench.start(true);
+    forgotten(&mut bench);
+    // A controller that forgets every session: thawed, and tried ever more rarely.
+    let mut pauses = Vec::new();
+    loop {
+        bench.assert_idle();
+        let from = bench.now;
+        if bench.sync.deadline().is_none() {
+            break;
+        }
+        bench.start(true);
+        pauses.push(bench.now.since(from).as_secs());
+        forgotten(&mut bench);
+    }
+    // `request` delays by one second.
+    assert_eq!(pauses, [5, 9, 17, 33, 65, 129, 257]);
+    // Asked for, it has its turn, and a success forgets the failures.
+    bench.request(&["cpu"]);
+    bench.start(true);
+    bench.status(true, true, &[]);
+    assert_eq!(bench.advance(), None);
+    bench.request(&["cpu"]);
+    bench.start(true);
+    forgotten(&mut bench);
+    assert!(bench.frozen);
+}
+
+#[test]
+fn a_fleet_waited_for_by_a_controller_that_restarts_means_all_over_again() {
+    let mut bench = Bench::new();
+    bench.request(&["cpu", "disk"]);
+    bench.start(true);
+    bench.status(true, false, &[]);
+    bench.start(true);
+    bench.status(true, false, &[]);
+    bench.status(true, false, &[]);
+    // What was complete is unknown now.
+    bench.status(false, true, &[]);
+    for _ in 0..2 {
+        bench.start(true);
+        assert!(bench.frozen);
+        bench.status(true, true, &[]);
+    }
+    assert_eq!(bench.advance(), None);
+    bench.assert_idle();
+    let names: Vec<_> = bench
+        .finished
+        .iter()
+        .map(|(name, _)| name.as_str())
+        .collect();
+    assert_eq!(names, ["cpu", "disk", "cpu", "disk"]);
 }
 
 #[test]
@@ -218,7 +292,7 @@ fn refused_starts_are_retried_then_the_next_location_has_its_turn() {
     }
     bench.start(true);
     bench.status(true, true, &[]);
-    assert_eq!(bench.advance(), None);
+    bench.assert_idle();
     assert_eq!(
         bench.finished,
         [
@@ -226,6 +300,11 @@ fn refused_starts_are_retried_then_the_next_location_has_its_turn() {
             ("disk".to_owned(), Ok(()))
         ]
     );
+    // Not asked again, the refused one has its turn by itself.
+    bench.start(true);
+    bench.status(true, true, &[]);
+    assert_eq!(bench.advance(), None);
+    assert_eq!(bench.finished[2], ("cpu".to_owned(), Ok(())));
 }
 
 #[test]
@@ -239,12 +318,24 @@ fn a_mute_controller_costs_three_starts_and_no_more() {
         ));
         bench.sync.handle_no_reply(bench.now);
     }
-    assert_eq!(bench.advance(), None);
+    bench.assert_idle();
     assert_eq!(
         bench.finished,
         [("cpu".to_owned(), Err(Failure::Unanswered))]
     );
-    assert!(!bench.frozen);
+    // Both come again once somebody may be there; asked for meanwhile, at once.
+    let from = bench.now;
+    assert_eq!(bench.next_start(from), 3);
+    bench.sync.abandon();
+    bench.request(&["cpu", "disk"]);
+    for _ in 0..3 {
+        bench.next_start(from);
+        bench.sync.handle_no_reply(bench.now);
+    }
+    bench.assert_idle();
+    let from = bench.now;
+    bench.request(&["disk"]);
+    assert_eq!(bench.next_start(from), 1);
 }
 
 #[test]
@@ -252,11 +343,11 @@ fn mute_statuses_end_within_the_budget() {
     let mut bench = Bench::new();
     bench.request(&["cpu"]);
     bench.start(true);
-    while bench.advance().is_some() {
+    while let Some(Message::FullSyncStatusMsg(_)) = bench.advance() {
         bench.sync.handle_no_reply(bench.now);
     }
     assert_eq!(bench.finished, [("cpu".to_owned(), Err(Failure::TimedOut))]);
-    assert!(!bench.frozen);
+    assert_eq!(bench.thaws, 1, "before it is begun again");
     let budget = Settings::default().status_poll_interval * 60;
     assert!(bench.now.since(Timestamp(0)) <= budget + 10 * SECOND);
 }
@@ -313,10 +404,14 @@ fn a_session_lost_with_its_controller_is_begun_again_when_the_next_one_asks() {
     bench.status(false, false, &[]);
     // The controller restarts; its successor asks and knows no session.
     bench.request(&["cpu", "disk"]);
-    while bench.finished.is_empty() {
-        bench.status(false, false, &[]);
-        bench.settle();
-    }
+    let from = bench.now;
+    assert!(matches!(
+        bench.advance(),
+        Some(Message::FullSyncStatusMsg(_))
+    ));
+    assert_eq!(bench.now, from, "looked at at once");
+    bench.sync.handle_no_reply(bench.now);
+    assert!(forgotten(&mut bench) < 5 * SECOND);
     for _ in 0..2 {
         bench.start(true);
         bench.status(true, true, &[]);

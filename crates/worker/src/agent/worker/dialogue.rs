@@ -17,8 +17,12 @@ use crate::agent::PeerHit;
 use crate::connection::{self, Dealer};
 use crate::heartbeat::{Question, Target};
 
-/// Longest wait for the answer to registration before it is asked anew on another socket.
-const MAX_REGISTER_WAIT: Duration = Duration::from_secs(10);
+/// Longest wait for the answer to registration and to questions of a full sync, during which the
+/// engine is frozen, before they are asked anew on another socket.
+const MAX_WAIT: Duration = Duration::from_secs(10);
+/// The same once the controller asks for a sync: it may be a new one, and what the old one was asked
+/// has died with it.
+const MAX_WAIT_AFTER_RESTART: Duration = Duration::from_secs(1);
 /// Answers to heartbeats taken at a time, so that no controller keeps the loop from the others.
 const MAX_BEATS: usize = 16;
 
@@ -37,13 +41,15 @@ impl Worker {
             self.reply.give_up();
             self.handle_reply(asked, None, now, now);
         }
-        if ready.heartbeat {
-            for _ in 0..MAX_BEATS {
-                let Some(payload) = self.heartbeat.as_ref().and_then(|(_, h)| h.answer()) else {
-                    break;
-                };
-                self.handle_beat(decode(&payload), now);
-            }
+        for _ in 0..MAX_BEATS {
+            let current = self.heartbeat.as_ref().filter(|_| ready.heartbeat);
+            let former = self.former_heartbeat.as_ref();
+            let former = former.filter(|_| ready.former_heartbeat);
+            let answer = current.and_then(|(_, dealer)| dealer.answer());
+            let Some(payload) = answer.or_else(|| former?.answer()) else {
+                break;
+            };
+            self.handle_beat(decode(&payload), now);
         }
     }
 
@@ -128,6 +134,9 @@ impl Worker {
                 }
                 tracing::info!(worker = %self.config.worker, reason, ?locations, "full sync asked");
                 self.request_sync(locations, now);
+                if let Some((_, until)) = &mut self.asked {
+                    *until = (*until).min(now + MAX_WAIT_AFTER_RESTART);
+                }
             }
             HeartbeatCommand::HeartbeatCommand(_) => {}
         }
@@ -162,7 +171,9 @@ impl Worker {
             };
             let opened = Dealer::open(&self.context, address);
             let opened = opened.inspect_err(|error| tracing::warn!(%error, "no heartbeat socket"));
-            self.heartbeat = opened.ok().map(|dealer| (target, dealer));
+            let opened = opened.ok().map(|dealer| (target, dealer));
+            let former = std::mem::replace(&mut self.heartbeat, opened);
+            self.former_heartbeat = former.map(|(_, dealer)| dealer);
         }
         self.heartbeat.as_ref().map(|(_, dealer)| dealer)
     }
@@ -173,8 +184,8 @@ impl Worker {
         }
         if let Some((asked, payload)) = self.questions.pop_front() {
             let timeout = match asked {
-                Asked::Register => self.config.request_timeout.min(MAX_REGISTER_WAIT),
-                Asked::Sync | Asked::Lookup(_) => self.config.request_timeout,
+                Asked::Register | Asked::Sync => self.config.request_timeout.min(MAX_WAIT),
+                Asked::Lookup(_) => self.config.request_timeout,
             };
             // An unsent question is an unanswered one.
             self.reply.ask(&payload);
