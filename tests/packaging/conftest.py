@@ -22,6 +22,16 @@ def binary():
 
 
 @pytest.fixture(scope="session")
+def certificate(tmp_path_factory):
+    """A directory with the files of a Secret of type kubernetes.io/tls; the certificate signs itself."""
+    directory = tmp_path_factory.mktemp("tls")
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj",
+                    "/CN=kvatlas", "-keyout", directory / "tls.key", "-out", directory / "tls.crt"], check=True, capture_output=True)
+    (directory / "ca.crt").write_bytes((directory / "tls.crt").read_bytes())
+    return directory
+
+
+@pytest.fixture(scope="session")
 def controller(binary, tmp_path_factory):
     """Base URL of a running controller that keeps state."""
     ports = json.dumps({"pull": 0, "reply": 0, "heartbeat": 0})

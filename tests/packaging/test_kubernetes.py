@@ -15,6 +15,7 @@ EVERYTHING = {
     "imagePullSecrets": [{"name": "s"}], "networkPolicy": {"enabled": True}, "serviceMonitor": {"enabled": True},
     "persistence": {"enabled": True, "storageClass": "fast", "size": "1Gi"}, "priorityClassName": "high",
     "nodeSelector": {"a": "b"}, "tolerations": [{"operator": "Exists"}], "affinity": {"nodeAffinity": {}},
+    "tls": {"secretName": "kv-tls", "clientCA": "ca.crt"},
     "service": {"type": "LoadBalancer", "annotations": {"a": "b"}}, "advertiseHost": "kv.example.org",
 }
 NOTHING = {"persistence": {"enabled": False}, "podDisruptionBudget": {"enabled": False}}
@@ -75,17 +76,36 @@ def test_probes_budget_volume_and_an_unprivileged_user():
     assert {"name": claim["metadata"]["name"], "mountPath": config["state_dir"]} in container["volumeMounts"]
 
 
+def test_a_secret_makes_it_https():
+    found = objects(render({"tls": {"secretName": "kv-tls"}, "serviceMonitor": {"enabled": True}}))
+    pod = found["StatefulSet"]["spec"]["template"]["spec"]
+    container = pod["containers"][0]
+    probes = [container[f"{kind}Probe"]["httpGet"]["scheme"] for kind in ("startup", "liveness", "readiness")]
+    assert probes == ["HTTPS"] * 3
+    assert found["ServiceMonitor"]["spec"]["endpoints"][0]["scheme"] == "https"
+    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    config = yaml.safe_load(found["ConfigMap"]["data"]["kvatlas.yaml"])
+    assert (config["tls_cert"], config["tls_key"]) == (mounts["tls"] + "/tls.crt", mounts["tls"] + "/tls.key")
+    assert "tls_client_ca" not in config
+    assert {"name": "tls", "secret": {"secretName": "kv-tls"}} in pod["volumes"]
+    # Probes have no certificate.
+    config = yaml.safe_load(objects(render(EVERYTHING))["ConfigMap"]["data"]["kvatlas.yaml"])
+    assert config["tls_client_auth"] == "except-open"
+
+
 def test_typing_errors_in_values_are_refused():
     for values in ({"servcie": {}}, {"service": {"ports": {"http": 0}}}, {"config": {"controller_port": 1}}):
         with pytest.raises(helm.HelmError):
             render(values)
 
 
-def test_the_binary_takes_the_charts_configuration(binary, tmp_path):
+def test_the_binary_takes_the_charts_configuration(binary, tmp_path, certificate):
     """Every key is known and every value parses: the process gets as far as binding."""
     import subprocess
     text = objects(render(EVERYTHING))["ConfigMap"]["data"]["kvatlas.yaml"]
     file = tmp_path / "kvatlas.yaml"
+    for name in ("tls.crt", "tls.key", "ca.crt"):
+        text = text.replace(f"/etc/kvatlas-tls/{name}", str(certificate / name))
     file.write_text(text)
     # A host that cannot be bound ends it there.
     done = subprocess.run([binary, "serve", "--config", file, "--host", "203.0.113.1", "--state-dir", tmp_path],

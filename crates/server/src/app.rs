@@ -32,6 +32,8 @@ use crate::metrics::{Fault, Front, Metrics};
 use crate::scheme::{self, SchemeError};
 use crate::store::Store;
 use crate::store::dir::DirError;
+use crate::tls::TlsError;
+use crate::tls::front::FrontTls;
 use crate::zmq::{BindError, Ports, Sockets};
 
 /// Time that threads may take to end, the final snapshot included.
@@ -57,6 +59,8 @@ pub struct Shared {
     pub admission: Admission,
     /// Tokens and sessions of the HTTP front.
     pub access: Access,
+    /// Certificates of the HTTP front; none for plain HTTP.
+    pub tls: Option<FrontTls>,
     /// Log levels.
     pub levels: Levels,
     /// Latch: everything is bound, loaded and served, and nothing is stopping.
@@ -84,6 +88,8 @@ pub struct App {
 pub struct Addresses {
     /// HTTP.
     pub http: SocketAddr,
+    /// Whether that is HTTPS.
+    pub tls: bool,
     /// Host of the worker fronts, as configured.
     pub host: String,
     /// Ports of the worker fronts.
@@ -115,6 +121,9 @@ pub enum StartError {
     /// The tokens cannot be used.
     #[error(transparent)]
     Token(#[from] TokenError),
+    /// The certificates cannot be used.
+    #[error("TLS: {0}")]
+    Tls(#[from] TlsError),
     /// A thread could not be started.
     #[error("cannot start a thread: {0}")]
     Thread(#[from] std::io::Error),
@@ -125,6 +134,7 @@ impl App {
     pub fn bind(config: Config, levels: Levels) -> Result<Self, StartError> {
         let settings = settings(&config)?;
         let access = Access::new(&config)?;
+        let tls = FrontTls::load(&config)?;
         let sockets = Sockets::bind(&config)?;
         let listener = Listener::bind(&config).map_err(|source| StartError::Http {
             host: config.controller_host.clone(),
@@ -133,6 +143,7 @@ impl App {
         })?;
         let addresses = Addresses {
             http: listener.address(),
+            tls: tls.is_some(),
             host: config.controller_host.clone(),
             ports: sockets.ports(),
         };
@@ -147,6 +158,7 @@ impl App {
             dispatch: Dispatch::new()?,
             metrics: Metrics::default(),
             access,
+            tls,
             admission: Admission::new(&config),
             levels,
             ready: AtomicBool::new(false),
@@ -242,8 +254,10 @@ impl fmt::Display for Addresses {
         let host = &self.host;
         write!(
             f,
-            "listening http={} pull={host}:{}",
-            self.http, self.ports.pull
+            "listening http={}{} pull={host}:{}",
+            if self.tls { "https://" } else { "" },
+            self.http,
+            self.ports.pull
         )?;
         if let Some(port) = self.ports.reply {
             write!(f, " reply={host}:{port}")?;

@@ -16,8 +16,8 @@ use std::time::Duration;
 use crate::admission::Cidr;
 
 use self::value::{
-    CheckInterval, JsonMap, KnobValue, LogFormat, LogLevel, MonitorPorts, Positive, Refusal,
-    SchemeText, Secret, Share,
+    CheckInterval, ClientAuth, JsonMap, KnobValue, LogFormat, LogLevel, MonitorPorts, Positive,
+    Refusal, SchemeText, Secret, Share,
 };
 
 /// What is known about one knob besides its value.
@@ -129,7 +129,7 @@ knobs! {
     request_timeout_s: Duration = Duration::from_secs(60), "request-timeout-s";
     /// Seconds the body of an HTTP request may take to arrive.
     body_timeout_s: Duration = Duration::from_secs(30), "body-timeout-s";
-    /// Seconds the head of an HTTP request may take to arrive, and a connection may be idle.
+    /// Seconds that a TLS handshake and the head of an HTTP request may take, and that a connection may be idle.
     header_timeout_s: Duration = Duration::from_secs(30), "header-timeout-s";
     /// Threads that serve HTTP.
     http_threads: Positive = Positive(2), "http-threads";
@@ -146,6 +146,15 @@ knobs! {
     metrics_open: bool = false, "metrics-open";
     /// Origins whose pages may use the HTTP front, such as https://ops.example; * for all.
     cors_origins: Vec<String> = Vec::new(), "cors-origins";
+
+    /// PEM file with the certificate of the HTTP front, and the chain to its authority; the front then speaks HTTPS only. Files are read again when they change.
+    tls_cert: Option<String> = None, "tls-cert";
+    /// PEM file with the key of tls_cert.
+    tls_key: Option<String> = None, "tls-key";
+    /// PEM file with the authorities that vouch for HTTP clients; unset asks for no certificate.
+    tls_client_ca: Option<String> = None, "tls-client-ca";
+    /// With tls_client_ca: required; except-open lets clients without a certificate have what is open without a token, such as probes; optional only checks the certificates of those who have one.
+    tls_client_auth: ClientAuth = ClientAuth::Required, "tls-client-auth";
 
     /// Patterns of instances that may be registered, such as pod-*,engine-?; empty for all.
     allow_instances: Vec<String> = Vec::new(), "allow-instances";

@@ -27,4 +27,5 @@ pub mod metrics;
 pub mod scheme;
 pub mod shutdown;
 pub mod store;
+pub mod tls;
 pub mod zmq;

@@ -9,6 +9,7 @@ use kvatlas_server::app::App;
 use kvatlas_server::cli::{self, Request};
 use kvatlas_server::config::ENV_FILE;
 use kvatlas_server::config::load::{self, Layers, Loaded, Source};
+use kvatlas_server::config::value::ClientAuth;
 use kvatlas_server::logging;
 use kvatlas_server::shutdown::Signals;
 use kvatlas_server::store::dir::default_path;
@@ -130,10 +131,16 @@ async fn run(loaded: Loaded, levels: logging::Levels) -> Result<(), Box<dyn std:
         .collect();
     let open = is_wildcard(&loaded.config.controller_host);
     let app = App::bind(loaded.config, levels)?;
-    let (guarded, no_admin) = {
-        let access = &app.shared().access;
-        (access.guards_commands(), access.lacks_admin())
+    let (guarded, no_admin, certified) = {
+        let shared = app.shared();
+        let access = &shared.access;
+        let certified = shared.config.tls_client_ca.is_some()
+            && shared.config.tls_client_auth != ClientAuth::Optional;
+        (access.guards_commands(), access.lacks_admin(), certified)
     };
+    let tls = app.shared().tls.as_ref();
+    let clear_tokens = open && guarded && tls.is_none();
+    let expired = tls.and_then(|tls| tls.expired_for(app.shared().clock.now()));
     // Nobody may be reading; that is no reason not to run.
     let _ = writeln!(
         std::io::stdout(),
@@ -142,13 +149,21 @@ async fn run(loaded: Loaded, levels: logging::Levels) -> Result<(), Box<dyn std:
         settings.join("\n"),
         app.addresses()
     );
-    if open && !guarded {
+    if open && !guarded && !certified {
         tracing::warn!(
-            "every interface is open and nothing asks for a password: keep these ports inside a trusted network, set controller_host, or set admin_token_file (docs/security.md)"
+            "every interface is open and nothing asks for a password: keep these ports inside a trusted network, set controller_host, or set admin_token_file or tls_client_ca (docs/security.md)"
         );
     }
     if no_admin {
         tracing::warn!("only a read token is set: commands are refused to everybody");
+    }
+    if clear_tokens {
+        tracing::warn!(
+            "tokens travel in clear text over every interface: set tls_cert and tls_key, or keep HTTP behind something that ends TLS (docs/security.md)"
+        );
+    }
+    if let Some(seconds) = expired {
+        tracing::warn!(seconds, "the certificate in tls_cert has expired");
     }
     app.run(signals.stop()).await?;
     tracing::info!("stopped");

@@ -14,6 +14,7 @@ mod process;
 pub mod refusals;
 pub mod state;
 mod text;
+pub mod tls;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;

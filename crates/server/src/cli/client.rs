@@ -18,8 +18,9 @@ use serde_json::Value;
 use thiserror::Error;
 
 use self::order::Order;
-use self::remote::{Answer, CallError, Remote, UrlError};
+use self::remote::{Answer, CallError, Remote, RemoteError};
 use self::tokens::{Prompt, TokensError};
+use crate::tls::client::Files;
 
 /// Time for an answer that no worker has a part in.
 const ASK_TIMEOUT: Duration = Duration::from_secs(60);
@@ -141,6 +142,25 @@ pub struct To {
         hide_env_values = true
     )]
     token: Option<String>,
+    /// Authorities to trust with https:// (PEM); the system's if absent
+    #[arg(long, env = "KVATLAS_CA_CERT", value_name = "FILE")]
+    ca_cert: Option<String>,
+    /// Certificate for a controller that asks for one (PEM)
+    #[arg(
+        long,
+        env = "KVATLAS_CLIENT_CERT",
+        value_name = "FILE",
+        requires = "client_key"
+    )]
+    client_cert: Option<String>,
+    /// Its key (PEM)
+    #[arg(
+        long,
+        env = "KVATLAS_CLIENT_KEY",
+        value_name = "FILE",
+        requires = "client_cert"
+    )]
+    client_key: Option<String>,
     /// Print the controller's answer as JSON
     #[arg(long)]
     json: bool,
@@ -171,9 +191,9 @@ const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed wholly or in part, 2 usag
 /// Why there is nothing to show.
 #[derive(Debug, Error)]
 pub enum Failure {
-    /// The URL.
+    /// The URL, or the files for TLS.
     #[error(transparent)]
-    Url(#[from] UrlError),
+    Remote(#[from] RemoteError),
     /// The tokens.
     #[error(transparent)]
     Tokens(#[from] TokensError),
@@ -246,8 +266,13 @@ impl ClientCommand {
 }
 
 impl To {
-    fn remote(&self) -> Result<Remote, UrlError> {
-        Remote::new(&self.url, self.token.clone())
+    fn remote(&self) -> Result<Remote, RemoteError> {
+        let files = Files {
+            ca_cert: self.ca_cert.clone(),
+            client_cert: self.client_cert.clone(),
+            client_key: self.client_key.clone(),
+        };
+        Remote::new(&self.url, self.token.clone(), &files)
     }
 
     /// Prints an answer: as it is, or as `show` renders it.
@@ -279,7 +304,7 @@ impl Exit {
 impl Failure {
     fn exit(&self) -> Exit {
         match self {
-            Self::Url(_) | Self::Tokens(_) => Exit::Usage,
+            Self::Remote(_) | Self::Tokens(_) => Exit::Usage,
             Self::Call(_) => Exit::Unreachable,
             Self::Runtime(_) => Exit::Failed,
             Self::Answer(Answer { status: 404, .. }) => Exit::NotFound,

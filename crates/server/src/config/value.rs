@@ -303,6 +303,36 @@ impl KnobValue for LogFormat {
     }
 }
 
+/// What is asked of HTTP clients when authorities for their certificates are named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientAuth {
+    /// No connection without a certificate.
+    Required,
+    /// Without one, only what is open without a token.
+    ExceptOpen,
+    /// A certificate is checked if there is one.
+    Optional,
+}
+
+impl KnobValue for ClientAuth {
+    fn read(text: &str) -> Result<Self, Refusal> {
+        match text.to_ascii_lowercase().as_str() {
+            "required" => Ok(Self::Required),
+            "except-open" => Ok(Self::ExceptOpen),
+            "optional" => Ok(Self::Optional),
+            _ => Err(expected("required, except-open or optional")),
+        }
+    }
+
+    fn show(&self) -> String {
+        match self {
+            Self::Required => "required".into(),
+            Self::ExceptOpen => "except-open".into(),
+            Self::Optional => "optional".into(),
+        }
+    }
+}
+
 /// What is logged at least.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogLevel(pub tracing::Level);

@@ -5,6 +5,9 @@
 //! read    every other GET, and the POSTs that only ask (READING)
 //! admin   everything else: commands, log levels, resets, /env, and whatever is added later
 //! ```
+//! With `tls_client_auth` = except-open, all but the open asks for a client certificate first, whatever
+//! tokens are configured.
+//!
 //! A role whose token is not configured is asked of nobody, with one exception: where only a read
 //! token is set, nobody is admin, so that a forgotten admin token does not open the commands.
 //!
@@ -32,7 +35,7 @@ use uuid::Uuid;
 use super::error::ApiError;
 use crate::app::AppState;
 use crate::config::Config;
-use crate::config::value::Secret;
+use crate::config::value::{ClientAuth, Secret};
 use crate::metrics::refusals::HttpRefusal;
 
 /// POSTs that change nothing.
@@ -87,8 +90,17 @@ pub struct Access {
     read: Option<Hash>,
     admin: Option<Hash>,
     metrics_open: bool,
+    asks_for_certificate: bool,
+    tls: bool,
     /// Oldest first. Locked for a few comparisons.
     sessions: Mutex<VecDeque<Session>>,
+}
+
+/// Put into every request that came over TLS.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct OverTls {
+    /// Whether the client showed a certificate; one that is shown has been checked.
+    pub(super) certified: bool,
 }
 
 struct Session {
@@ -121,6 +133,9 @@ impl Access {
             read,
             admin,
             metrics_open: config.metrics_open,
+            asks_for_certificate: config.tls_client_ca.is_some()
+                && config.tls_client_auth == ClientAuth::ExceptOpen,
+            tls: config.tls_cert.is_some(),
             sessions: Mutex::default(),
         })
     }
@@ -184,6 +199,13 @@ impl Access {
         let Some(needed) = needed(request.method(), request.uri(), self.metrics_open) else {
             return Ok(());
         };
+        let certified = || {
+            let over = request.extensions().get::<OverTls>();
+            over.is_some_and(|over| over.certified)
+        };
+        if self.asks_for_certificate && !certified() {
+            return Err(Denied::Uncertified);
+        }
         if !self.asks_for(needed) {
             return Ok(());
         }
@@ -209,11 +231,17 @@ enum Denied {
     Missing,
     Wrong,
     Forbidden,
+    Uncertified,
 }
 
 impl IntoResponse for Denied {
     fn into_response(self) -> Response {
         let (status, text, challenge) = match self {
+            // No header that could be sent would help.
+            Self::Uncertified => {
+                let detail = "this needs a client certificate";
+                return ApiError::Detail(StatusCode::FORBIDDEN, detail.into()).into_response();
+            }
             Self::Missing => (
                 StatusCode::UNAUTHORIZED,
                 "a token is needed: Authorization: Bearer <token>",
@@ -253,7 +281,7 @@ async fn pass(State(shared): State<AppState>, request: Request, next: Next) -> R
         Err(denied) => {
             shared.metrics.http_refused(match denied {
                 Denied::Missing | Denied::Wrong => HttpRefusal::Unauthorized,
-                Denied::Forbidden => HttpRefusal::Forbidden,
+                Denied::Forbidden | Denied::Uncertified => HttpRefusal::Forbidden,
             });
             unread(denied.into_response(), &request)
         }
@@ -282,8 +310,10 @@ async fn session(State(shared): State<AppState>, headers: HeaderMap) -> Response
         None => return refused(&shared, Denied::Missing),
     };
     let id = access.begin_session(role, shared.clock.now());
-    let cookie =
-        format!("{COOKIE_NAME}={id}; Path=/; Max-Age={SESSION_SECONDS}; HttpOnly; SameSite=Strict");
+    let secure = if access.tls { "; Secure" } else { "" };
+    let cookie = format!(
+        "{COOKIE_NAME}={id}; Path=/; Max-Age={SESSION_SECONDS}; HttpOnly; SameSite=Strict{secure}"
+    );
     let name = match role {
         Role::Read => "read",
         Role::Admin => "admin",

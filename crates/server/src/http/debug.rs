@@ -55,6 +55,8 @@ async fn metrics(State(state): State<AppState>) -> Response {
     let mut text = state.metrics.render(&state.controller.totals());
     text.push_str(&crate::metrics::log::render(state.levels.dropped_lines()));
     text.push_str(&crate::metrics::state::render(&state.store.status()));
+    let tls = state.tls.as_ref().map(|tls| tls.status());
+    text.push_str(&crate::metrics::tls::render(tls.unwrap_or_default()));
     ([(CONTENT_TYPE, PROMETHEUS)], text).into_response()
 }
 

@@ -29,6 +29,7 @@ pub(super) struct Refusals {
     refused: [AtomicU64; HttpRefusal::ALL.len()],
     connections: AtomicU64,
     evicted: AtomicU64,
+    handshakes_failed: AtomicU64,
 }
 
 impl HttpRefusal {
@@ -72,6 +73,12 @@ impl super::Metrics {
         self.refusals.connections.fetch_sub(1, Ordering::Relaxed);
     }
 
+    /// A TLS handshake failed or took too long.
+    pub fn handshake_failed(&self) {
+        let counter = &self.refusals.handshakes_failed;
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// An idle HTTP connection was closed to make room.
     pub fn http_evicted(&self) {
         self.refusals.evicted.fetch_add(1, Ordering::Relaxed);
@@ -81,7 +88,8 @@ impl super::Metrics {
 impl Refusals {
     /// Everything back to zero, except what counts things in progress.
     pub(super) fn reset(&self) {
-        for counter in self.refused.iter().chain([&self.evicted]) {
+        let ours = [&self.evicted, &self.handshakes_failed];
+        for counter in self.refused.iter().chain(ours) {
             counter.store(0, Ordering::Relaxed);
         }
     }
@@ -109,6 +117,12 @@ impl Refusals {
             "Idle HTTP connections closed to make room for others",
             "counter",
             value(&self.evicted),
+        );
+        page.single(
+            "kvatlas_tls_handshakes_failed_total",
+            "TLS handshakes that failed or took too long",
+            "counter",
+            value(&self.handshakes_failed),
         );
     }
 }

@@ -16,6 +16,7 @@ use kvatlas_server::app::{App, AppState};
 use kvatlas_server::cli::client::remote::Remote;
 use kvatlas_server::config::Config;
 use kvatlas_server::logging::Levels;
+use kvatlas_server::tls::client::Files;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
@@ -102,7 +103,7 @@ impl Fleet {
     }
 
     pub(crate) async fn get(&self, path: &str) -> (u16, Value) {
-        let remote = Remote::new(&self.url, None).unwrap();
+        let remote = Remote::new(&self.url, None, &Files::default()).unwrap();
         let answer = remote.get(path, LONG).await.unwrap();
         (answer.status, answer.body)
     }
@@ -170,7 +171,7 @@ impl Drop for Worker {
 }
 
 pub(crate) async fn post(url: &str, path: &str, body: Value) -> (u16, Value) {
-    let remote = Remote::new(url, None).unwrap();
+    let remote = Remote::new(url, None, &Files::default()).unwrap();
     let answer = remote.post(path, &body, LONG).await.unwrap();
     (answer.status, answer.body)
 }

@@ -76,6 +76,10 @@ impl Controller {
             stop: Some(stop),
             thread: Some(thread),
         };
+        // Requests of ours wait for whoever accepts; without TLS they cannot ask.
+        if controller.addresses.tls {
+            return controller;
+        }
         eventually("readiness", || {
             (controller.get("/readyz").status == 200).then_some(())
         });

@@ -16,3 +16,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/component: cache-controller
 {{- end }}
+
+{{- define "kvatlas.scheme" -}}
+{{ if .Values.tls.secretName }}HTTPS{{ else }}HTTP{{ end }}
+{{- end }}

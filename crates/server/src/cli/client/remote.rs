@@ -1,7 +1,7 @@
 //! HTTP to a controller: one request a connection, JSON both ways.
 //!
-//! Plain `http://` only; a controller behind TLS is reached through whatever ends the TLS. An answer
-//! is read up to a limit: the other side may be anything that listens on that port.
+//! Over `https://` the controller must show a certificate that a trusted authority gave its name. An
+//! answer is read up to a limit: the other side may be anything that listens on that port.
 
 use std::time::Duration;
 
@@ -12,10 +12,17 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+
+use crate::tls::TlsError;
+use crate::tls::client::{Files, Trust};
 
 /// Port of a controller when the URL names none.
 const DEFAULT_PORT: u16 = 9000;
+
+/// The same with `https://`: as everywhere, because something else may end the TLS.
+const DEFAULT_TLS_PORT: u16 = 443;
 
 /// Largest answer read, in bytes: ten thousand events of eight workers each are half of it.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
@@ -24,12 +31,14 @@ const MAX_ANSWER_BYTES: usize = 64 << 20;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A controller somewhere.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Remote {
     authority: Authority,
     /// What stands in the URL before the endpoints' paths, without a slash at the end.
     prefix: String,
     token: Option<String>,
+    /// For `https://`.
+    trust: Option<Trust>,
 }
 
 /// What it said.
@@ -47,6 +56,17 @@ pub struct Answer {
 pub struct UrlError {
     url: String,
     reason: String,
+}
+
+/// Nobody to call.
+#[derive(Debug, Error)]
+pub enum RemoteError {
+    /// The URL.
+    #[error(transparent)]
+    Url(#[from] UrlError),
+    /// The certificates.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
 }
 
 /// No answer.
@@ -71,11 +91,14 @@ pub enum CallError {
 }
 
 impl Remote {
-    /// The controller at `url`, called with `token` as bearer if there is one.
-    pub fn new(url: &str, token: Option<String>) -> Result<Self, UrlError> {
-        let refuse = |reason: &str| UrlError {
-            url: url.to_owned(),
-            reason: reason.to_owned(),
+    /// The controller at `url`, called with `token` as bearer if there is one, over TLS with `files`
+    /// if the URL says so.
+    pub fn new(url: &str, token: Option<String>, files: &Files) -> Result<Self, RemoteError> {
+        let refuse = |reason: &str| {
+            RemoteError::Url(UrlError {
+                url: url.to_owned(),
+                reason: reason.to_owned(),
+            })
         };
         let full = if url.contains("://") {
             url.to_owned()
@@ -85,9 +108,11 @@ impl Remote {
         let uri: Uri = full
             .parse()
             .map_err(|error: axum::http::uri::InvalidUri| refuse(&error.to_string()))?;
-        if uri.scheme_str() != Some("http") {
-            return Err(refuse("only http:// is spoken"));
-        }
+        let tls = match uri.scheme_str() {
+            Some("http") => false,
+            Some("https") => true,
+            _ => return Err(refuse("only http:// and https:// are spoken")),
+        };
         let authority = uri.authority().ok_or_else(|| refuse("no host"))?.clone();
         if authority.port_u16().is_none() && authority.as_str() != authority.host() {
             return Err(refuse("what stands around the host is not a port"));
@@ -104,6 +129,7 @@ impl Remote {
             authority,
             prefix: uri.path().trim_end_matches('/').to_owned(),
             token,
+            trust: tls.then(|| Trust::load(files)).transpose()?,
         })
     }
 
@@ -129,11 +155,7 @@ impl Remote {
         body: Option<&Value>,
         timeout: Duration,
     ) -> Result<Answer, CallError> {
-        let port = self.authority.port_u16().unwrap_or(DEFAULT_PORT);
-        let host = self.authority.host();
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        let connecting = TcpStream::connect((host, port));
-        let stream = match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
+        let stream = match tokio::time::timeout(CONNECT_TIMEOUT, self.connect()).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(source)) => return Err(self.unreachable(source)),
             Err(_) => return Err(self.unreachable(std::io::ErrorKind::TimedOut.into())),
@@ -144,9 +166,24 @@ impl Remote {
         }
     }
 
+    async fn connect(&self) -> std::io::Result<Box<dyn Stream>> {
+        let default = match &self.trust {
+            None => DEFAULT_PORT,
+            Some(_) => DEFAULT_TLS_PORT,
+        };
+        let port = self.authority.port_u16().unwrap_or(default);
+        let host = self.authority.host();
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let stream = TcpStream::connect((host, port)).await?;
+        Ok(match &self.trust {
+            None => Box::new(stream),
+            Some(trust) => Box::new(trust.connect(host, stream).await?),
+        })
+    }
+
     async fn exchange(
         &self,
-        stream: TcpStream,
+        stream: Box<dyn Stream>,
         method: Method,
         path: &str,
         body: Option<&Value>,
@@ -199,6 +236,11 @@ impl Remote {
     }
 }
 
+/// A connection, with or without TLS.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
 /// `text` as part of a path or query.
 pub fn encoded(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -218,14 +260,20 @@ mod tests {
 
     #[test]
     fn urls_with_and_without_scheme() {
-        let remote = |url: &str| Remote::new(url, None).unwrap();
-        assert_eq!(remote("h:1"), remote("http://h:1/"));
+        let new = |url: &str, token| Remote::new(url, token, &Files::default());
+        let remote = |url: &str| new(url, None).unwrap();
+        for url in ["h:1", "http://h:1/"] {
+            assert_eq!(
+                (remote(url).authority.as_str(), remote(url).prefix.as_str()),
+                ("h:1", "")
+            );
+        }
         assert_eq!(remote("http://h:1/kv/").prefix, "/kv");
         assert_eq!(remote("http://[::1]:9000").authority.host(), "[::1]");
-        for url in ["https://h:1", "", "http://", "http://h:1/?a=b", "h:x"] {
-            assert!(Remote::new(url, None).is_err(), "{url}");
+        for url in ["ftp://h:1", "", "http://", "http://h:1/?a=b", "h:x"] {
+            assert!(new(url, None).is_err(), "{url}");
         }
-        assert!(Remote::new("h:1", Some("a\nb".into())).is_err());
+        assert!(new("h:1", Some("a\nb".into())).is_err());
     }
 
     #[test]
