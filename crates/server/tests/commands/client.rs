@@ -118,7 +118,7 @@ async fn failures_are_told_apart_by_exit_code() {
     ] {
         assert_eq!(run(usage).await.0, 2, "{usage:?}");
     }
-    assert_eq!(run(&["clear", "a", "--url", "https://h"]).await.0, 2);
+    assert_eq!(run(&["clear", "a", "--url", "ftp://h"]).await.0, 2);
     let nobody = format!("127.0.0.1:{}", fleet::free_port());
     let (code, _, error) = run(&["stats", "--url", &nobody]).await;
     assert!(code == 3 && error.contains("cannot reach"), "{error}");
