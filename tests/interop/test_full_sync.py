@@ -231,22 +231,52 @@ def test_a_restart_with_state_is_not_noticed_by_real_workers(launcher, fleet, tm
     patience = {"worker_socket_recv_timeout_ms": 5000}
     worker = fleet.start(controller, "engine-a", extra=patience)
     tokens = prompt(2, 130 * CHUNK)
+    on_disk = prompt(5, 4 * CHUNK)
     worker.store(tokens)
     worker.store(tokens[: 5 * CHUNK], DISK)
-    eventually(lambda: controller.key_count("engine-a", 0), 135)
+    worker.store(on_disk, DISK)
+    eventually(lambda: controller.key_count("engine-a", 0), 139)
     eventually(lambda: controller.get("/sync").json()["persistence"]["records_unsaved"], 0)
     controller.stop(signal_sent)
 
     again = launcher.start("kvatlas", *kept, ports=controller.ports)
     assert again.lookup(tokens) == [("engine-a", CPU, 130 * CHUNK)]
+    assert again.lookup(on_disk) == [("engine-a", DISK, 4 * CHUNK)]
+    # Commands find their way at once: the address is from the disk, the link is opened anew.
+    assert again.post("/health", {"instance_id": "engine-a"}).json()["error_codes"] == {"0": 0}
+    pinned = again.post("/pin", {"instance_id": "engine-a", "location": CPU, "tokens": tokens[: 3 * CHUNK]})
+    assert pinned.json()["num_tokens"] == 3 * CHUNK
     restored = again.get("/sync").json()
     assert restored["persistence"]["restored"]["clean"] == (signal_sent == signal.SIGTERM)
-    assert {row["state"] for row in restored["workers"][0]["locations"]} == {"unproved"}
     worker.store(prompt(3, CHUNK))
     worker.store(prompt(4, CHUNK), DISK)
     eventually(lambda: {row["state"] for row in again.get("/sync").json()["workers"][0]["locations"]}, {"in sync"}, deadline_s=30)
-    assert again.key_count("engine-a", 0) == 137
+    assert again.key_count("engine-a", 0) == 141 == len(worker.held(CPU)) + len(worker.held(DISK))
     assert worker.calls("freeze") == []
+
+
+@pytest.mark.parametrize("signal_sent", [signal.SIGKILL, signal.SIGTERM])
+def test_after_a_restart_without_state_a_real_worker_lists_what_its_version_lists(launcher, fleet, signal_sent):
+    controller = launcher.start("kvatlas")
+    worker = fleet.start(controller, "engine-a", extra={"worker_socket_recv_timeout_ms": 5000})
+    worker.store(TOKENS)
+    on_disk = prompt(5, 4 * CHUNK)
+    worker.store(on_disk, DISK)
+    eventually(lambda: controller.lookup(on_disk), [("engine-a", DISK, 4 * CHUNK)])
+    controller.stop(signal_sent)
+    again = launcher.start("kvatlas", "--full-sync-jitter-s=0", "--gap-sync-interval-s=0", ports=controller.ports)
+    eventually(lambda: again.lookup(TOKENS), [("engine-a", CPU, 6 * CHUNK)], deadline_s=30)
+    # LMCache 0.5.6 lists its CPU tier only; what the disk tier reports from now on counts.
+    more = prompt(6, 2 * CHUNK)
+    worker.store(more, DISK)
+    eventually(lambda: again.lookup(more), [("engine-a", DISK, 2 * CHUNK)])
+    assert again.lookup(on_disk) == []
+    # It is asked for the rest, cannot list it, and that is shown instead of asked for ever.
+    states = lambda: {row["location"]: row["state"] for row in again.get("/sync").json()["workers"][0]["locations"]}
+    eventually(states, {CPU: "in sync", DISK: "unrepairable"}, deadline_s=30)
+    assert again.key_count("engine-a", 0) == len(worker.held(CPU)) + 2
+    eventually(lambda: [call["enabled"] for call in worker.calls("freeze")][-1:], [False])
+    assert len(worker.calls("freeze")) == 2 * 2, "one sync of everything, one for the disk"
 
 
 def test_lost_reports_of_a_real_worker_are_mended(controller, fleet):

@@ -1,11 +1,13 @@
 """The engine side of a real LMCache worker, without tensors.
 
 Real, imported from the LMCache wheel: LMCacheWorker, FullSyncSender, BatchedMessageSender, LocalCPUBackend (with its hot
-cache, eviction policy and key listing), ChunkedTokenDatabase, CacheEngineKey, LMCacheEngineConfig, LMCacheMetadata.
-Stand-ins: the memory objects (no bytes behind them), the storage manager (it only holds the CPU backend), the disk tier
-(a set of keys behind a real BatchedMessageSender) and LMCacheEngine itself, whose own class needs native code.
+cache, eviction policy and key listing), LocalDiskBackend (it writes a file a chunk), ChunkedTokenDatabase, CacheEngineKey,
+LMCacheEngineConfig, LMCacheMetadata.
+Stand-ins: the memory objects (a few bytes, no tensors), the storage manager (it only holds the backends) and LMCacheEngine
+itself, whose own class needs native code.
 """
 
+import asyncio
 import os
 import sys
 import threading
@@ -31,17 +33,23 @@ sys.modules[_vllm_utils.__name__] = _vllm_utils
 
 import torch  # noqa: E402
 from lmcache.utils import CacheEngineKey  # noqa: E402
-from lmcache.v1.cache_controller.message import OpType  # noqa: E402
 from lmcache.v1.cache_controller.worker import LMCacheWorker  # noqa: E402
 from lmcache.v1.config import LMCacheEngineConfig  # noqa: E402
 from lmcache.v1.metadata import LMCacheMetadata  # noqa: E402
-from lmcache.v1.storage_backend.batched_message_sender import BatchedMessageSender  # noqa: E402
 from lmcache.v1.storage_backend.local_cpu_backend import LocalCPUBackend  # noqa: E402
+from lmcache.v1.storage_backend.local_disk_backend import LocalDiskBackend  # noqa: E402
 from lmcache.v1.token_database import ChunkedTokenDatabase  # noqa: E402
 
 
+WRITTEN_WITHIN_S = 20.0
+
+
 class Chunk:
-    """A memory object that counts references and pins and holds no bytes."""
+    """A memory object that counts references and pins and has no tensor behind it."""
+
+    tensor = "none, but not None"
+    byte_array = b"chunk"
+    metadata = types.SimpleNamespace(shape=None, dtype=None, fmt=None, cached_positions=None)
 
     def __init__(self, n_tokens):
         self.n_tokens = n_tokens
@@ -71,31 +79,15 @@ class Chunk:
     def get_num_tokens(self):
         return self.n_tokens
 
+    def get_physical_size(self):
+        return len(self.byte_array)
+
 
 class _NoAllocator:
     """LocalCPUBackend wants an allocator to close; nothing is ever allocated."""
 
     def close(self):
         pass
-
-
-class DiskTier:
-    """Keys of a disk location, reported by a real BatchedMessageSender with its own sequence numbers."""
-
-    def __init__(self, config, metadata, worker):
-        self.keys = {}
-        self.sender = BatchedMessageSender(metadata, config, "LocalDiskBackend", worker)
-
-    def put(self, keys):
-        for key in keys:
-            if key.chunk_hash not in self.keys:
-                self.keys[key.chunk_hash] = key
-                self.sender.add_kv_op(OpType.ADMIT, key.chunk_hash)
-
-    def remove(self, keys):
-        for key in keys:
-            if self.keys.pop(key.chunk_hash, None) is not None:
-                self.sender.add_kv_op(OpType.EVICT, key.chunk_hash)
 
 
 class Engine:
@@ -111,8 +103,10 @@ class Engine:
         self.database = ChunkedTokenDatabase(config, metadata)
         self.worker = LMCacheWorker(config, metadata, self)
         self.cpu = LocalCPUBackend(config, metadata, lmcache_worker=self.worker, memory_allocator=_NoAllocator())
-        self.disk = DiskTier(config, metadata, self.worker)
-        self.storage_manager = types.SimpleNamespace(local_cpu_backend=self.cpu)
+        loop = asyncio.new_event_loop()
+        threading.Thread(target=loop.run_forever, daemon=True).start()
+        self.disk = LocalDiskBackend(config, loop, self.cpu, "cpu", self.worker, metadata)
+        self.storage_manager = types.SimpleNamespace(local_cpu_backend=self.cpu, local_disk_backend=self.disk)
 
     def keys_of(self, tokens):
         """(key, tokens in the chunk) for each chunk, from LMCache's own token database."""
@@ -133,7 +127,11 @@ class Engine:
 
     def _put(self, keys, n_tokens, location):
         if location == "LocalDiskBackend":
-            self.disk.put(keys)
+            new = {key: Chunk(n) for key, n in zip(keys, n_tokens, strict=True) if not self.disk.contains(key)}
+            written = threading.Semaphore(0)
+            self.disk.batched_submit_put_task(list(new), list(new.values()), on_complete_callback=lambda _key: written.release())
+            for key in new:
+                assert written.acquire(timeout=WRITTEN_WITHIN_S), f"{key} was not written to disk"
         else:
             self.cpu.batched_submit_put_task(keys, [Chunk(n) for n in n_tokens])
 
@@ -149,16 +147,13 @@ class Engine:
         return hashes
 
     def evict(self, hashes, location):
-        keys = [self.key_of_hash(h) for h in hashes]
-        if location == "LocalDiskBackend":
-            self.disk.remove(keys)
-        else:
-            for key in keys:
-                self.cpu.remove(key)
+        backend = self.disk if location == "LocalDiskBackend" else self.cpu
+        for chunk_hash in hashes:
+            backend.remove(self.key_of_hash(chunk_hash))
 
     def held(self, location):
         if location == "LocalDiskBackend":
-            return sorted(self.disk.keys)
+            return sorted(key.chunk_hash for key in self.disk.dict)
         return sorted(key.chunk_hash for key in self.cpu.get_keys())
 
     # What LMCacheWorker calls.
@@ -193,9 +188,7 @@ class Engine:
         if answer is not None:
             return answer
         if locations == ["LocalDiskBackend"]:
-            n_tokens = len(self.disk.keys) * self.config.chunk_size
-            self.disk.remove(list(self.disk.keys.values()))
-            return n_tokens
+            return sum(self.config.chunk_size for key in list(self.disk.dict) if self.disk.remove(key))
         n_tokens = 0
         for key in self.cpu.get_keys():
             chunk = self.cpu.hot_cache[key]
@@ -226,6 +219,8 @@ class Engine:
 def open_engine(options):
     """Builds the engine from the harness's options: LMCache's own configuration keys plus `rank` and `world_size`."""
     config = LMCacheEngineConfig.from_defaults(**options["config"])
+    config.local_disk = options["disk"]
+    config.max_local_disk_size = 1.0
     config.lmcache_worker_heartbeat_delay_time = 0
     config.lmcache_worker_heartbeat_time = options["heartbeat_every_s"]  # set here: the loader rounds to whole seconds
     shape = (1, 2, config.chunk_size, 1, 8)

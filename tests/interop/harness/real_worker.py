@@ -107,7 +107,10 @@ class RealFleet:
             )
         worker = RealWorker(process, log, instance, rank, ports[rank])
         self.workers.append(worker)
-        options = {"config": settings, "rank": rank, "world_size": world_size, "heartbeat_every_s": heartbeat_every_s}
+        options = {
+            "config": settings, "rank": rank, "world_size": world_size, "heartbeat_every_s": heartbeat_every_s,
+            "disk": str(log.with_suffix(".disk")),
+        }
         process.stdin.write(json.dumps(options) + "\n")
         if wait:
             self.wait_registered(controller, worker)
