@@ -81,9 +81,11 @@ impl Controller {
         self.journal()
             .batch((&worker, at, &known.name), operations, now);
         let is_first = known.sequence.is_new();
-        let mut continuity = known.sequence.advance(operations);
-        // Streams begin at 0 or 1; what came before the restart may have been lost with its end.
-        continuity.doubtful |= is_restored && is_first && operations[0].seq > SeqNum(1);
+        let continuity = known.sequence.advance(operations);
+        // Streams begin at 0 or 1; what came before the restart may have been lost with its end. A
+        // window that is open, and a session, began after it (those from before are doubted by the
+        // restart itself): their listing has what came before.
+        let is_midstream = is_restored && is_first && operations[0].seq > SeqNum(1);
         if continuity.broken {
             self.count_gap();
         }
@@ -117,7 +119,7 @@ impl Controller {
             Sync::Unproved { .. } => {
                 self.want(&worker, &mut state, at, SyncReason::ControllerRestart, now);
             }
-            Sync::Idle if continuity.doubtful => {
+            Sync::Idle if continuity.doubtful || is_midstream => {
                 self.want(&worker, &mut state, at, SyncReason::SequenceGap, now);
             }
             Sync::Idle | Sync::Wanted(_) | Sync::Unrepairable { .. } => {}

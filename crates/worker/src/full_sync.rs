@@ -412,6 +412,27 @@ impl FullSync {
         }
     }
 
+    /// The location of the session under way.
+    pub fn running(&self) -> Option<&Location> {
+        match &self.state {
+            State::Listing { location, .. } => Some(location),
+            State::Starting { session, .. }
+            | State::Sending { session, .. }
+            | State::Polling { session, .. } => Some(&session.location),
+            State::Idle | State::Delaying { .. } | State::Waiting { .. } => None,
+        }
+    }
+
+    /// The location whose keys are being listed or are listed and not yet announced: an operation that
+    /// is sent now may be in neither the list nor what the controller adds to it.
+    pub fn unannounced(&self) -> Option<&Location> {
+        match &self.state {
+            State::Listing { location, .. } => Some(location),
+            State::Starting { session, .. } => Some(&session.location),
+            _ => None,
+        }
+    }
+
     /// Drops everything; the next `poll` thaws the engine. For an agent that closes.
     pub fn abandon(&mut self) {
         self.queue.clear();
@@ -651,17 +672,6 @@ impl FullSync {
             wait: Wait::Until(now + pause),
             pause,
             until: now + self.settings.status_poll_interval * self.settings.max_poll_attempts,
-        }
-    }
-
-    /// The location of the session under way.
-    fn running(&self) -> Option<&Location> {
-        match &self.state {
-            State::Listing { location, .. } => Some(location),
-            State::Starting { session, .. }
-            | State::Sending { session, .. }
-            | State::Polling { session, .. } => Some(&session.location),
-            State::Idle | State::Delaying { .. } | State::Waiting { .. } => None,
         }
     }
 }

@@ -16,7 +16,7 @@ use super::{MAX_BATCHES, MAX_MISSING_LISTED, Session, SyncStart, SyncStatus};
 use crate::controller::Controller;
 use crate::error::SyncError;
 use crate::index::HolderMeta;
-use crate::registry::worker::{Sync, Worker, WorkerState};
+use crate::registry::worker::{LocationState, Sync, Worker, WorkerState};
 
 /// Failures after which the pause before the next question grows no more.
 const MAX_BACKOFF: u32 = 6;
@@ -52,6 +52,12 @@ impl Controller {
                 worker: key.clone(),
                 limit,
             })?;
+        // A sync since the restart: what is listed now was not asked for before it.
+        let has_synced = |known: &LocationState| {
+            let completed = known.completed.as_ref();
+            completed.is_some_and(|(_, at)| state.restored.is_none_or(|restored| *at > restored))
+        };
+        let is_unwatched = state.restored.is_some() && !state.locations.iter().any(has_synced);
         let known = &mut state.locations[at];
         if let Sync::Running(session) = &mut known.sync {
             if *session.sync_id() == sync_id {
@@ -72,13 +78,11 @@ impl Controller {
         }
         self.journal()
             .sync_started((&worker, at, &known.name), &sync_id, announced, now);
-        let restored = state.restored;
-        let completed_here = |(_, at): &(SyncId, Timestamp)| restored.is_none_or(|r| *at > r);
         let mut window = known.window.take().unwrap_or_else(|| {
             let mut unwatched = Window::default();
             // The controller before the restart may have asked: what happened since the worker
-            // listed its keys is not known here.
-            if restored.is_some() && !known.completed.as_ref().is_some_and(completed_here) {
+            // listed its keys is not known here. Nor is it where watching was given up.
+            if is_unwatched || matches!(known.sync, Sync::Unrepairable { .. }) {
                 unwatched.doubt();
             }
             unwatched

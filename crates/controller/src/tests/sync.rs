@@ -215,6 +215,87 @@ fn a_gap_inside_the_window_means_one_more_sync() {
     assert!(status.is_complete, "that session did complete");
 }
 
+/// One full session of `location` with `keys`.
+fn sync(f: &Fleet, location: &str, id: &str, keys: &[u64], now: u64) {
+    let of = ("i", 0, location);
+    f.start(of, id, 1, at(now)).unwrap();
+    f.batch(of, id, 0, keys).unwrap();
+    assert_eq!(f.end(of, id), Ok(true));
+}
+
+#[test]
+fn a_stream_joined_in_the_middle_of_the_sync_of_everything_needs_no_second() {
+    // What came before its first operation is older than the listing: before the question, between
+    // it and Start, and while the session runs.
+    for joined_at in 0..3 {
+        let mut f = Fleet::new();
+        assert!(f.heartbeat("i", 0, at(0)).registered);
+        f.lose("i", 0, CPU, 7);
+        f.lose("i", 0, DISK, 9);
+        let join = |f: &mut Fleet, moment| {
+            if moment == joined_at {
+                for location in [CPU, DISK] {
+                    let of = ("i", 0, location);
+                    f.send(of, OperationKind::Admit, &[5], at(1)).unwrap();
+                }
+            }
+        };
+        join(&mut f, 0);
+        assert!(!f.asked("i", 0, at(2)).is_empty());
+        join(&mut f, 1);
+        f.start(I, "s", 1, at(3)).unwrap();
+        join(&mut f, 2);
+        f.batch(I, "s", 0, &[1, 5]).unwrap();
+        assert_eq!(f.end(I, "s"), Ok(true));
+        sync(&f, DISK, "d", &[5], 4);
+        for time in [5, 100, 1000] {
+            let asked = f.asked("i", 0, at(time));
+            assert!(asked.is_empty(), "joined at {joined_at}: {asked:?}");
+        }
+        assert_eq!(f.lookup(&[1, 5]), ["i@LocalCPUBackend=2"]);
+    }
+}
+
+#[test]
+fn a_gap_after_a_stream_was_joined_is_a_gap() {
+    let mut f = Fleet::new();
+    f.heartbeat("i", 0, at(0));
+    f.lose("i", 0, CPU, 7);
+    f.admit("i", 0, &[5]);
+    f.lose("i", 0, CPU, 1);
+    f.admit("i", 0, &[6]);
+    sync(&f, CPU, "s", &[1, 5, 6], 2);
+    assert_eq!(f.asked("i", 0, at(3)), gap(CPU));
+}
+
+#[test]
+fn a_stream_joined_where_the_sync_does_not_reach_is_asked_for() {
+    let mut f = Fleet::new();
+    f.heartbeat("i", 0, at(0));
+    f.lose("i", 0, DISK, 7);
+    let disk = ("i", 0, DISK);
+    f.send(disk, OperationKind::Admit, &[5], at(1)).unwrap();
+    // Upstream's sender: LocalCPUBackend only.
+    sync(&f, CPU, "s", &[1], 2);
+    assert_eq!(f.asked("i", 0, at(3)), gap(DISK));
+}
+
+#[test]
+fn a_sync_begun_for_an_earlier_controller_is_not_trusted() {
+    // Nobody asked here, so the keys may have been listed before this controller was there.
+    let f = Fleet::with(Settings {
+        full_sync_parallel: 1,
+        ..Settings::default()
+    });
+    assert!(!f.heartbeat("j", 0, at(0)).full_sync.is_empty());
+    assert!(f.heartbeat("i", 0, at(0)).full_sync.is_empty(), "no place");
+    sync(&f, CPU, "s", &[1], 1);
+    assert!(matches!(
+        f.sync_state("i", 0, CPU),
+        SyncState::Wanted { .. }
+    ));
+}
+
 #[test]
 fn a_worker_that_syncs_another_location_is_not_asked_for_ever() {
     // Upstream's sender ignores the location and always syncs LocalCPUBackend.

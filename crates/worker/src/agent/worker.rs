@@ -318,7 +318,9 @@ impl Worker {
         } else {
             None
         };
-        let repairing = self.gaps.iter().map(|(_, at)| *at).min();
+        let running = self.sync.running();
+        let waiting = self.gaps.iter().filter(|(gap, _)| running != Some(gap));
+        let repairing = waiting.map(|(_, at)| *at).min();
         let repairing = repairing.filter(|_| self.presence.is_registered());
         // Who leaves neither beats nor repairs: those deadlines would never be met.
         let staying = [

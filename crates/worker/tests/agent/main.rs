@@ -277,6 +277,18 @@ impl SyncSide {
     }
 }
 
+/// A status that knows the session as complete, and the fleet as ready.
+fn complete(sync_id: &str) -> Message {
+    FullSyncStatusRetMsg {
+        sync_id: sync_id.to_owned(),
+        is_complete: true,
+        global_progress: 1.0,
+        can_exit_freeze: true,
+        missing_batches: Vec::new(),
+    }
+    .into()
+}
+
 /// Starts an engine with 25 keys under a controller that wants a sync of `location`.
 fn synced(location: Option<&'static str>, locations: usize) -> Vec<(String, i64)> {
     let engine = Arc::new(TestEngine {
@@ -454,16 +466,7 @@ fn an_overflow_shows_as_a_gap_and_is_mended_unasked() {
     let controller = FakeController::at(addresses, {
         let side = side.clone();
         move |_, message| match message {
-            Message::FullSyncStatusMsg(status) => Some(
-                FullSyncStatusRetMsg {
-                    sync_id: status.sync_id.clone(),
-                    is_complete: true,
-                    global_progress: 1.0,
-                    can_exit_freeze: true,
-                    missing_batches: Vec::new(),
-                }
-                .into(),
-            ),
+            Message::FullSyncStatusMsg(status) => Some(complete(&status.sync_id)),
             _ => side.lock().unwrap().answer(message),
         }
     });
@@ -474,6 +477,41 @@ fn an_overflow_shows_as_a_gap_and_is_mended_unasked() {
         agent.status().syncs_completed == 1
     });
     assert_eq!(side.lock().unwrap().started, [(CPU.to_owned(), 1)]);
+}
+
+#[test]
+fn operations_between_listing_and_start_of_an_engine_that_heeds_no_freeze_mean_one_more_sync() {
+    let accepts = Arc::new(AtomicBool::new(false));
+    let side = Arc::new(std::sync::Mutex::new(SyncSide::default()));
+    let controller = FakeController::start({
+        let (accepts, side) = (accepts.clone(), side.clone());
+        move |_, message| match message {
+            Message::FullSyncStartMsg(_) if !accepts.load(Ordering::SeqCst) => None,
+            Message::FullSyncStatusMsg(status) => Some(complete(&status.sync_id)),
+            _ => side.lock().unwrap().answer(message),
+        }
+    });
+    let mut config = config(&controller.pull, &controller.reply);
+    config.batching.queue_limit = 10;
+    config.repair_after = Duration::from_millis(50);
+    config.request_timeout = Duration::from_millis(100);
+    config.full_sync.max_start_attempts = 1000;
+    let (agent, reporter) = start(config, &Arc::default());
+    eventually("registration", || agent.status().registered);
+    side.lock().unwrap().wanted = Some(Some(CPU));
+    eventually("Start", || {
+        controller.count(Front::Reply, "FullSyncStartMsg") > 0
+    });
+    for n in 0..8 {
+        reporter.admit(&CPU.into(), ChunkHash(n));
+    }
+    eventually("more than half the queue is sent", || {
+        operations(&controller).len() == 8
+    });
+    accepts.store(true, Ordering::SeqCst);
+    eventually("one more sync", || agent.status().syncs_completed == 2);
+    let started = side.lock().unwrap().started.clone();
+    assert!(started.iter().all(|(location, _)| location == CPU));
 }
 
 #[test]

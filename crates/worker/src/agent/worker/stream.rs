@@ -2,7 +2,7 @@
 //!
 //! While a full sync runs, operations wait: LMCache's controller discards what arrives meanwhile.
 //! Once half the queue is full they go anyway: an engine that does not heed the freeze must not lose
-//! operations for it.
+//! operations for it. What goes between a listing and Start is a gap of our making.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -30,9 +30,13 @@ impl Worker {
             return;
         }
         let patience = self.config.repair_after;
+        // A session under way may have been listed before; when it ends, it is known.
+        let running = self.sync.running();
         let overdue: Vec<Location> = self
             .gaps
-            .extract_if(.., |(_, noticed)| *noticed + patience <= now)
+            .extract_if(.., |(location, noticed)| {
+                *noticed + patience <= now && running != Some(location)
+            })
             .map(|(location, _)| location)
             .collect();
         if !overdue.is_empty() {
@@ -69,6 +73,10 @@ impl Worker {
                 })
                 .collect();
             sent += events.len() as u64;
+            if self.sync.unannounced() == Some(&batch.location) {
+                self.gaps.retain(|(known, _)| *known != batch.location);
+                self.gaps.push((batch.location.clone(), now));
+            }
             for events in events.chunks(MAX_OPERATIONS) {
                 let mut message = Vec::with_capacity(events.len() * 48 + 128);
                 encode_batch(header, events, &mut message);
