@@ -116,8 +116,9 @@ manifests: ## write packaging/kubernetes from the chart, the dashboard from its 
 	python3 packaging/grafana/make.py > packaging/grafana/kvatlas.json
 	cd tests/packaging && ../../.cache/packaging-venv/bin/python -B manifests.py
 
-docs: build ## write docs/configuration.md from the code
+docs: build ## write docs/configuration.md and docs/openapi.json from the code
 	./target/debug/kvatlas config-reference > docs/configuration.md
+	./target/debug/kvatlas openapi > docs/openapi.json
 
 DIST := target/dist
 DIST_NAME = kvatlas-$(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)-x86_64-linux

@@ -9,6 +9,7 @@ pub mod client;
 mod completions;
 pub mod demo;
 mod man;
+pub mod openapi;
 pub mod reference;
 pub mod worker;
 
@@ -64,6 +65,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Request, clap::
             return Ok(Request::Print(completions::text(&mut command(), matches)));
         }
         Some((man::NAME, matches)) => return man::text(command(), matches).map(Request::Print),
+        Some((openapi::NAME, _)) => return Ok(Request::Print(openapi::text().into_bytes())),
         Some((reference::NAME, _)) => return Ok(Request::Print(reference::text().into_bytes())),
         Some(("serve", _)) | None => {}
         Some(_) => {
@@ -109,6 +111,7 @@ fn command() -> Command {
         .subcommand(completions::command())
         .subcommand(man::command())
         .subcommand(reference::command())
+        .subcommand(openapi::command())
 }
 
 fn knob_args(command: Command) -> Command {

@@ -1,10 +1,12 @@
 //! The HTTP front: upstream's endpoints and our own, over axum.
 //!
-//! Handlers only ask the controller and render: they keep no facts. Every error is
+//! Handlers only ask the controller and render: they keep no facts. Routes are made together with
+//! their description ([`api`]). Every error is
 //! `{"detail": ...}`. Who may ask what is decided by [`auth`], what browsers are told by
 //! [`headers`]. Requests are bounded in number, size and time ([`guard`]), and a panic in a handler
 //! costs its request.
 
+pub mod api;
 pub mod auth;
 pub mod body;
 pub mod chunks;
@@ -14,6 +16,7 @@ pub mod debug;
 pub mod diagnose;
 pub mod error;
 pub mod events;
+pub mod field;
 pub mod fields;
 pub mod fleet;
 pub mod guard;
@@ -21,6 +24,7 @@ pub mod headers;
 pub mod inspect;
 pub mod live;
 pub mod lookup;
+pub mod openapi;
 pub mod orchestration;
 pub mod query;
 pub mod serve;
@@ -31,12 +35,13 @@ use axum::Router;
 use axum::http::StatusCode;
 use uuid::Uuid;
 
+use self::api::Api;
 use self::error::ApiError;
 use crate::app::AppState;
 
-/// Every route, guarded.
-pub fn routes(state: AppState) -> Router {
-    let routes = Router::new()
+/// Every route and what it is.
+pub fn api() -> Api {
+    Api::new("")
         .merge(lookup::routes())
         .merge(inspect::routes())
         .merge(diagnose::routes())
@@ -44,11 +49,18 @@ pub fn routes(state: AppState) -> Router {
         .merge(debug::routes())
         .merge(auth::routes())
         .merge(dashboard::routes())
+        .merge(openapi::routes())
         .merge(live::routes())
         .merge(fleet::routes())
         .merge(chunks::routes())
         .merge(orchestration::routes())
         .merge(events::routes())
+}
+
+/// Every route, guarded.
+pub fn routes(state: AppState) -> Router {
+    let routes = api()
+        .into_router()
         .fallback(async || ApiError::not_found("Not Found"))
         .method_not_allowed_fallback(async || {
             ApiError::Detail(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed".into())

@@ -1,7 +1,7 @@
 //! Who may ask what: bearer tokens with the roles read and admin, and the page's session cookie.
 //!
 //! ```text
-//! open    GET /healthz /readyz, the page's files, POST /session, /metrics if `metrics_open`
+//! open    GET /healthz /readyz /docs /openapi.json, the page's files, POST /session, /metrics if `metrics_open`
 //! read    every other GET, and the POSTs that only ask (READING)
 //! admin   everything else: commands, log levels, resets, /env, and whatever is added later
 //! ```
@@ -24,14 +24,17 @@ use axum::http::header::{AUTHORIZATION, CONNECTION, COOKIE, SET_COOKIE, WWW_AUTH
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
 use axum::{Json, body::Body};
 use kvatlas_protocol::Timestamp;
 use parking_lot::Mutex;
+use schemars::JsonSchema;
+use serde::Serialize;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+use super::api::Api;
+use super::api::operation::Operation;
 use super::error::ApiError;
 use crate::app::AppState;
 use crate::config::Config;
@@ -49,7 +52,7 @@ const READING: [&str; 6] = [
 ];
 
 const SESSION: &str = "/session";
-const COOKIE_NAME: &str = "kvatlas_session";
+pub(super) const COOKIE_NAME: &str = "kvatlas_session";
 /// Life of a session, in seconds; the page asks for the next one before it ends.
 const SESSION_SECONDS: u64 = 3600;
 /// Sessions remembered; the oldest makes room. Only holders of a token begin any.
@@ -266,8 +269,18 @@ impl IntoResponse for Denied {
 }
 
 /// Routes of this file.
-pub fn routes() -> Router<AppState> {
-    Router::new().route(SESSION, post(session))
+pub fn routes() -> Api {
+    let operation = Operation::new("session", "Exchange a token for a cookie")
+        .about("For what cannot send headers, such as `EventSource`. The cookie lasts an hour and only reads. Where no token is configured there is no cookie, and the role is `admin`.")
+        .gives::<SessionView>("the role of the token", json!({ "role": "admin" }))
+        .refuses(StatusCode::UNAUTHORIZED, "No token, or an unknown one.", "no such token");
+    Api::new("Page").post(SESSION, session, operation)
+}
+
+#[derive(Serialize, JsonSchema)]
+struct SessionView {
+    #[schemars(extend("enum" = ["read", "admin"]))]
+    role: &'static str,
 }
 
 /// Puts the question for tokens around `routes`.
@@ -302,7 +315,9 @@ async fn session(State(shared): State<AppState>, headers: HeaderMap) -> Response
     let access = &shared.access;
     let role = match bearer(&headers) {
         // Without tokens there is nothing to exchange; the page need not know.
-        _ if !access.guards_commands() => return Json(json!({ "role": "admin" })).into_response(),
+        _ if !access.guards_commands() => {
+            return Json(SessionView { role: "admin" }).into_response();
+        }
         Some(token) => match access.role_of(token) {
             Some(role) => role,
             None => return refused(&shared, Denied::Wrong),
@@ -318,7 +333,7 @@ async fn session(State(shared): State<AppState>, headers: HeaderMap) -> Response
         Role::Read => "read",
         Role::Admin => "admin",
     };
-    ([(SET_COOKIE, cookie)], Json(json!({ "role": name }))).into_response()
+    ([(SET_COOKIE, cookie)], Json(SessionView { role: name })).into_response()
 }
 
 fn refused(shared: &AppState, denied: Denied) -> Response {
@@ -327,7 +342,7 @@ fn refused(shared: &AppState, denied: Denied) -> Response {
 }
 
 /// The role that a request needs, whatever is configured; `None` for what is always open.
-fn needed(method: &Method, uri: &Uri, metrics_open: bool) -> Option<Role> {
+pub(super) fn needed(method: &Method, uri: &Uri, metrics_open: bool) -> Option<Role> {
     let path = uri.path();
     if !is_reading(method) {
         return match path {
@@ -337,7 +352,7 @@ fn needed(method: &Method, uri: &Uri, metrics_open: bool) -> Option<Role> {
         };
     }
     match path {
-        "/" | "/healthz" | "/readyz" => None,
+        "/" | "/docs" | "/openapi.json" | "/healthz" | "/readyz" => None,
         path if path.starts_with("/static/") => None,
         "/metrics" if metrics_open => None,
         "/env" => Some(Role::Admin),

@@ -1,14 +1,14 @@
 //! The page at / and its files under /static, embedded: the binary needs no files beside it, and the
 //! page nothing from elsewhere.
 
-use axum::Router;
-use axum::extract::Path;
+use axum::http::StatusCode;
 use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 
+use super::api::Api;
+use super::api::operation::{Operation, Parameter};
 use super::error::ApiError;
-use crate::app::AppState;
+use super::query::LastSegment;
 
 const HTML: &str = "text/html; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
@@ -39,18 +39,32 @@ files! {
     "sync.js": JAVASCRIPT,
     "diagnose.js": JAVASCRIPT,
     "metrics.js": JAVASCRIPT,
+    "docs.js": JAVASCRIPT,
 }
 
 const PAGE: &str = include_str!("../../dashboard/index.html");
+const DOCS: &str = include_str!("../../dashboard/docs.html");
 
 /// Routes of this file.
-pub fn routes() -> Router<AppState> {
-    Router::new()
-        .route("/", get(async || served(HTML, PAGE)))
-        .route("/static/{name}", get(file))
+pub fn routes() -> Api {
+    let page = Operation::new("page", "The page").gives_text(HTML, "the page", "<!doctype html>");
+    let docs = Operation::new("docs", "This description as a page").gives_text(
+        HTML,
+        "the page",
+        "<!doctype html>",
+    );
+    let file_operation = Operation::new("page_file", "A file of the page")
+        .parameter(Parameter::path("name", "Its name.").example("style.css"))
+        .gives_text(CSS, "a style sheet", "body { margin: 0 }")
+        .gives_text(JAVASCRIPT, "a script", "export const title = 'Fleet';")
+        .refuses(StatusCode::NOT_FOUND, "No such file.", "no such file");
+    Api::new("Page")
+        .get("/", async || served(HTML, PAGE), page)
+        .get("/docs", async || served(HTML, DOCS), docs)
+        .get("/static/{name}", file, file_operation)
 }
 
-async fn file(Path(name): Path<String>) -> Result<Response, ApiError> {
+async fn file(LastSegment(name): LastSegment) -> Result<Response, ApiError> {
     FILES
         .iter()
         .find(|(known, ..)| *known == name)

@@ -6,6 +6,8 @@
 use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 /// An answer that is not success.
@@ -18,9 +20,10 @@ pub enum ApiError {
 }
 
 /// One thing wrong with a request.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct FieldError {
     /// Kind of error, such as `missing`.
+    #[serde(rename = "type")]
     pub kind: &'static str,
     /// Path to the place: `body` or `query`, then field names and list positions.
     pub loc: Vec<Value>,
@@ -28,6 +31,18 @@ pub struct FieldError {
     pub msg: String,
     /// What stood there.
     pub input: Value,
+}
+
+/// What is wrong, in words.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Detail {
+    detail: String,
+}
+
+/// Everything in a request that does not fit.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct ValidationErrors {
+    detail: Vec<FieldError>,
 }
 
 impl ApiError {
@@ -41,6 +56,11 @@ impl ApiError {
         Self::Detail(StatusCode::BAD_REQUEST, detail.into())
     }
 
+    /// 503: the process goes away under the request.
+    pub fn stopping() -> Self {
+        Self::Detail(StatusCode::SERVICE_UNAVAILABLE, "stopping".into())
+    }
+
     /// 422 for one place.
     pub fn invalid(error: FieldError) -> Self {
         Self::Invalid(vec![error])
@@ -50,12 +70,9 @@ impl ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         match self {
-            Self::Detail(status, detail) => {
-                (status, Json(json!({ "detail": detail }))).into_response()
-            }
-            Self::Invalid(errors) => {
-                let detail: Vec<Value> = errors.into_iter().map(FieldError::into_json).collect();
-                let body = Json(json!({ "detail": detail }));
+            Self::Detail(status, detail) => (status, Json(Detail { detail })).into_response(),
+            Self::Invalid(detail) => {
+                let body = Json(ValidationErrors { detail });
                 (StatusCode::UNPROCESSABLE_ENTITY, body).into_response()
             }
         }
@@ -63,16 +80,6 @@ impl IntoResponse for ApiError {
 }
 
 impl FieldError {
-    fn into_json(self) -> Value {
-        let Self {
-            kind,
-            loc,
-            msg,
-            input,
-        } = self;
-        json!({ "type": kind, "loc": loc, "msg": msg, "input": input })
-    }
-
     /// A body that is not JSON; `at` is the byte where it stops being.
     pub fn not_json(at: usize, reason: &str) -> Self {
         Self {

@@ -1,17 +1,20 @@
 //! Events of commands that are still running or have finished.
 
-use axum::extract::{Path, RawQuery, State};
-use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::Json;
+use axum::extract::{RawQuery, State};
+use axum::http::StatusCode;
 use kvatlas_controller::events::{Event, EventState, Filter, StepRecord, StepState};
 use kvatlas_controller::plan::StepValue;
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::api::Api;
+use super::api::operation::{Operation, Parameter};
 use super::body::Body;
 use super::error::ApiError;
 use super::fields::Fields;
-use super::query::Query;
+use super::query::{LastSegment, Query};
 use crate::app::AppState;
 use crate::dispatch::name;
 
@@ -30,25 +33,96 @@ const STATES: [EventState; 4] = [
 ];
 
 /// Routes of this file.
-pub fn routes() -> Router<AppState> {
-    Router::new()
-        .route("/check_finish", post(check_finish))
-        .route("/events", get(events))
-        .route("/events/{id}", get(event))
+pub fn routes() -> Api {
+    let unknown = |operation: Operation| {
+        let detail = "no event \"nothing\": never started, refused, or finished so long ago that others took its place";
+        operation.refuses(StatusCode::NOT_FOUND, "No such event.", detail)
+    };
+    let check = Operation::new("check_finish", "What became of a command")
+        .takes::<CheckBody>([json!({ "event_id": "Pin658594ab-f533-40e7-812c-4a6ff0a9534d" })])
+        .gives::<Status>("its state", json!({ "status": "finished" }));
+    let list = Operation::new("events", "Commands under way and finished, newest first")
+        .parameter(Parameter::choice(
+            "state",
+            STATES.map(name::state),
+            "In this state only.",
+        ))
+        .parameter(Parameter::text("instance_id", "Of this instance only.").example("demo-1"))
+        .parameter(Parameter::count(
+            "limit",
+            MAX_LIMIT,
+            DEFAULT_LIMIT,
+            "Most events listed.",
+        ))
+        .gives::<EventsView>(
+            "the events",
+            json!({ "events": [event_example()], "running_count": 0 }),
+        );
+    let one = Operation::new("event", "One command, with what every worker did")
+        .parameter(Parameter::path("id", "Its event id."))
+        .gives::<EventView>("the event", event_example());
+    Api::new("Commands")
+        .post("/check_finish", check_finish, unknown(check))
+        .get("/events", events, list)
+        .get("/events/{id}", event, unknown(one))
+}
+
+fn event_example() -> Value {
+    json!({
+        "event_id": "healtha09c4ec0-22ad-4c6a-b7ff-b12705d4cadd",
+        "command": "health",
+        "instance_id": "demo-1",
+        "state": "finished",
+        "num_tokens": null,
+        "error": null,
+        "started_at": 1_795_374_890.953_506,
+        "finished_at": 1_795_374_890.954_654,
+        "duration": 0.001_148,
+        "steps": [{
+            "worker": "demo-1:0",
+            "instance_id": "demo-1",
+            "worker_id": 0,
+            "state": "finished",
+            "num_tokens": null,
+            "error_code": 0,
+            "error": null,
+            "duration": 0.000_649_897,
+        }],
+    })
+}
+
+/// Which event.
+#[derive(JsonSchema)]
+struct CheckBody {
+    event_id: String,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "EventStatus")]
+struct Status {
+    #[schemars(extend("enum" = ["running", "finished", "failed", "partial"]))]
+    status: &'static str,
 }
 
 /// Upstream names this endpoint and never implemented it.
-async fn check_finish(State(shared): State<AppState>, body: Body) -> Result<Json<Value>, ApiError> {
+async fn check_finish(
+    State(shared): State<AppState>,
+    body: Body,
+) -> Result<Json<Status>, ApiError> {
     let mut fields = Fields::read(&body.bytes)?;
-    let id = fields.text("event_id");
-    let id = fields.finish(id)?;
+    let body = CheckBody {
+        event_id: fields.take("event_id"),
+    };
+    let CheckBody { event_id: id } = fields.finish(body)?;
     let event = shared.dispatch.event(&id).ok_or_else(|| unknown(&id))?;
-    Ok(Json(json!({ "status": name::state(event.state) })))
+    Ok(Json(Status {
+        status: name::state(event.state),
+    }))
 }
 
 async fn event(
     State(shared): State<AppState>,
-    Path(id): Path<String>,
+    LastSegment(id): LastSegment,
 ) -> Result<Json<EventView>, ApiError> {
     let event = shared.dispatch.event(&id).ok_or_else(|| unknown(&id))?;
     Ok(Json(EventView::from(event)))
@@ -79,20 +153,25 @@ fn unknown(id: &str) -> ApiError {
     ))
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Events")]
 struct EventsView {
     events: Vec<EventView>,
     running_count: usize,
 }
 
-#[derive(Serialize)]
+/// A command.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Event")]
 struct EventView {
     event_id: String,
+    #[schemars(extend("enum" = ["clear", "pin", "compress", "decompress", "move", "health"]))]
     command: &'static str,
     instance_id: String,
     /// Only of a move.
     #[serde(skip_serializing_if = "Option::is_none")]
     target_instance_id: Option<String>,
+    #[schemars(extend("enum" = ["running", "finished", "failed", "partial"]))]
     state: &'static str,
     num_tokens: Option<i64>,
     error: Option<String>,
@@ -104,11 +183,14 @@ struct EventView {
     steps: Vec<StepView>,
 }
 
-#[derive(Serialize)]
+/// What one worker did.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Step")]
 struct StepView {
     worker: String,
     instance_id: String,
     worker_id: i64,
+    #[schemars(extend("enum" = ["running", "finished", "failed"]))]
     state: &'static str,
     num_tokens: Option<i64>,
     /// Only of a health question.

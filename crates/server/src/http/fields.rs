@@ -16,6 +16,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::error::{ApiError, FieldError};
+use super::field::Field;
 
 /// Longest text of a request that an error repeats, in bytes: errors must not amplify.
 const MAX_INPUT: usize = 512;
@@ -73,6 +74,11 @@ impl Fields {
                 Err(ApiError::invalid(error))
             }
         }
+    }
+
+    /// A field, read as its type is.
+    pub fn take<T: Field>(&mut self, name: &str) -> T {
+        T::take(self, name)
     }
 
     /// Whether a field is there.

@@ -6,12 +6,15 @@
 
 use std::cmp::Reverse;
 
+use axum::Json;
 use axum::extract::{RawQuery, State};
-use axum::routing::get;
-use axum::{Json, Router};
-use kvatlas_controller::controller::{SyncState, WorkerInfo};
-use serde_json::{Value, json};
+use kvatlas_controller::controller::{LocationInfo, SyncState, WorkerInfo};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::json;
 
+use super::api::Api;
+use super::api::operation::{Operation, Parameter};
 use super::error::ApiError;
 use super::query::Query;
 use crate::app::AppState;
@@ -35,14 +38,80 @@ const SORTS: [(&str, Sort); 4] = [
 ];
 
 /// Routes of this file.
-pub fn routes() -> Router<AppState> {
-    Router::new().route("/fleet", get(fleet))
+pub fn routes() -> Api {
+    let operation = Operation::new("fleet", "Workers with their state, filtered, sorted and in pages")
+        .parameter(Parameter::text("q", "Part of `instance:rank` or of the address.").example("demo"))
+        .parameter(Parameter::choice("sort", SORTS.map(|(name, _)| name), "By what; `worker` if absent."))
+        .parameter(Parameter::flag("desc", false, "The other way round."))
+        .parameter(Parameter::int("offset", "Workers to leave out at the beginning; 0 if absent or below.").example(0))
+        .parameter(Parameter::count("limit", MAX_LIMIT, DEFAULT_LIMIT, "Most workers listed."))
+        .gives::<Fleet>("a page of workers", json!({
+            "total_count": 8,
+            "matching_count": 1,
+            "offset": 0,
+            "workers": [{
+                "instance_id": "demo-1",
+                "worker_id": 0,
+                "ip": "127.0.0.1",
+                "port": 34627,
+                "peer_init_url": "127.0.0.1:41841",
+                "registration_time": 1_795_374_884.613_718,
+                "heartbeat_seen": true,
+                "silent_s": 0.4,
+                "key_count": 478,
+                "gaps": 0,
+                "sync_wanted": false,
+                "locations": [{ "location": "LocalCPUBackend", "key_count": 478, "gaps": 0, "sync": "idle" }],
+            }],
+        }));
+    Api::new("Fleet").get("/fleet", fleet, operation)
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Fleet {
+    /// Registered workers.
+    total_count: usize,
+    /// Those that `q` fits.
+    matching_count: usize,
+    offset: usize,
+    workers: Vec<Row>,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "FleetWorker")]
+struct Row {
+    instance_id: String,
+    worker_id: i64,
+    ip: String,
+    port: i64,
+    peer_init_url: Option<String>,
+    /// Seconds since the epoch.
+    registration_time: f64,
+    /// Whether it ever sent a heartbeat.
+    heartbeat_seen: bool,
+    /// Seconds since its last sign of life.
+    silent_s: f64,
+    key_count: u64,
+    /// Sequence gaps since it registered.
+    gaps: u64,
+    /// Whether it will be asked for a full sync.
+    sync_wanted: bool,
+    locations: Vec<FleetLocation>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct FleetLocation {
+    location: String,
+    key_count: u64,
+    gaps: u64,
+    #[schemars(extend("enum" = ["idle", "unproved", "wanted", "running", "completed", "unrepairable"]))]
+    sync: &'static str,
 }
 
 async fn fleet(
     State(state): State<AppState>,
     RawQuery(query): RawQuery,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<Fleet>, ApiError> {
     let mut query = Query::read(query.as_deref());
     let wanted = query.text("q").unwrap_or_default().to_lowercase();
     let sort = query.choice("sort", &SORTS).unwrap_or(Sort::Worker);
@@ -67,18 +136,18 @@ async fn fleet(
     }
     let now = state.clock.now();
     let offset = usize::try_from(offset).unwrap_or(0);
-    let rows: Vec<Value> = workers
+    let rows = workers
         .iter()
         .skip(offset)
         .take(limit)
         .map(|worker| row(worker, now.since(worker.last_seen).as_secs_f64()))
         .collect();
-    Ok(Json(json!({
-        "total_count": total,
-        "matching_count": workers.len(),
-        "offset": offset,
-        "workers": rows,
-    })))
+    Ok(Json(Fleet {
+        total_count: total,
+        matching_count: workers.len(),
+        offset,
+        workers: rows,
+    }))
 }
 
 /// A sync state by the name people see.
@@ -96,31 +165,25 @@ fn gaps(worker: &WorkerInfo) -> u64 {
     worker.locations.iter().map(|location| location.gaps).sum()
 }
 
-fn row(worker: &WorkerInfo, silent_s: f64) -> Value {
-    let locations: Vec<Value> = worker
-        .locations
-        .iter()
-        .map(|location| {
-            json!({
-                "location": location.location.as_str(),
-                "key_count": location.key_count,
-                "gaps": location.gaps,
-                "sync": sync_name(&location.sync),
-            })
-        })
-        .collect();
-    json!({
-        "instance_id": worker.key.instance.as_str(),
-        "worker_id": worker.key.worker.0,
-        "ip": worker.address.ip,
-        "port": worker.address.port,
-        "peer_init_url": worker.address.peer_url,
-        "registration_time": worker.registered_at.as_secs_f64(),
-        "heartbeat_seen": worker.heartbeat_seen,
-        "silent_s": silent_s,
-        "key_count": worker.key_count,
-        "gaps": gaps(worker),
-        "sync_wanted": worker.sync_wanted.is_some(),
-        "locations": locations,
-    })
+fn row(worker: &WorkerInfo, silent_s: f64) -> Row {
+    let location = |location: &LocationInfo| FleetLocation {
+        location: location.location.to_string(),
+        key_count: location.key_count,
+        gaps: location.gaps,
+        sync: sync_name(&location.sync),
+    };
+    Row {
+        instance_id: worker.key.instance.to_string(),
+        worker_id: worker.key.worker.0,
+        ip: worker.address.ip.to_string(),
+        port: worker.address.port,
+        peer_init_url: worker.address.peer_url.as_ref().map(ToString::to_string),
+        registration_time: worker.registered_at.as_secs_f64(),
+        heartbeat_seen: worker.heartbeat_seen,
+        silent_s,
+        key_count: worker.key_count,
+        gaps: gaps(worker),
+        sync_wanted: worker.sync_wanted.is_some(),
+        locations: worker.locations.iter().map(location).collect(),
+    }
 }

@@ -114,10 +114,15 @@ fn is_listed(origins: &[String], origin: &HeaderValue) -> bool {
         .any(|listed| listed == "*" || listed.trim_end_matches('/').as_bytes() == origin)
 }
 
+/// Whether a request may change something, so that it matters which page a browser asks for.
+pub(super) fn asks_for_origin(method: &Method, path: &str) -> bool {
+    // Upstream sets log levels by GET.
+    !is_reading(method) || path == "/loglevel"
+}
+
 /// Whether a browser would change something for a page that is not ours.
 fn is_foreign(method: &Method, path: &str, headers: &HeaderMap) -> bool {
-    // Upstream sets log levels by GET.
-    if is_reading(method) && path != "/loglevel" {
+    if !asks_for_origin(method, path) {
         return false;
     }
     if let Some(site) = headers.get(SEC_FETCH_SITE) {

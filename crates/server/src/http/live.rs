@@ -10,17 +10,17 @@ use std::convert::Infallible;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::sse::{Event, KeepAlive, Sse};
-use axum::routing::get;
 use futures_util::Stream;
 use futures_util::stream::unfold;
 use serde_json::json;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
+use super::api::Api;
+use super::api::operation::Operation;
 use super::error::ApiError;
 use crate::app::AppState;
 use crate::history::Sample;
@@ -34,8 +34,20 @@ static STREAMS: Semaphore = Semaphore::const_new(MAX_STREAMS);
 const TICK: Duration = Duration::from_secs(1);
 
 /// Routes of this file.
-pub fn routes() -> Router<AppState> {
-    Router::new().route("/live", get(live))
+pub fn routes() -> Api {
+    let operation = Operation::new("live", "The fleet and the counters once a second")
+        .about("Server-sent events: `history` once, with the last hour and the bounds of the latency counts in seconds; then `sample` every second. The stream has no end.")
+        .gives_text(
+            "text/event-stream",
+            "the stream",
+            "event: sample\ndata: {\"at\":1795374888.8,\"instances\":2,\"workers\":4,\"keys\":1824}\n\n",
+        )
+        .refuses(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "Too many pages are watching.",
+            "128 pages are watching already; close one",
+        );
+    Api::new("Page").get("/live", live, operation)
 }
 
 struct Watch {

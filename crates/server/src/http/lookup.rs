@@ -10,20 +10,25 @@
 //!
 //! Upstream: `lmcache/v1/api_server/__main__.py`, `controllers/kv_controller.py` (`lookup`).
 
+use std::borrow::Cow;
 use std::time::Instant;
 
-use axum::Router;
 use axum::extract::State;
+use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
 use kvatlas_controller::scheme::PromptMatch;
 use kvatlas_protocol::ChunkHash;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
+use serde_json::json;
 
+use super::api::Api;
+use super::api::operation::{BYTES, Operation};
 use super::body::Body;
 use super::error::ApiError;
+use super::field::{Hashes, Ints};
 use super::fields::Fields;
 use super::{event_id, tokens};
 use crate::app::{AppState, Shared};
@@ -33,8 +38,62 @@ use crate::app::{AppState, Shared};
 const SLOW_BODY: usize = 128 * 1024;
 
 /// Routes of this file.
-pub fn routes() -> Router<AppState> {
-    Router::new().route("/lookup", post(lookup))
+pub fn routes() -> Api {
+    let operation = Operation::new("lookup", "What every instance holds of a prompt")
+        .about("For each instance the location of its last chunk and the tokens it holds from the start, most first. Empty where nobody holds the first chunk; POST /diagnose says why. Raw tokens (`application/octet-stream`, little-endian u32) cost least.")
+        .takes::<LookupBody>([json!({ "tokens": [1, 2, 3] }), json!({ "hashes": [-5_230_478_012_i64, 8123] })])
+        .takes_as::<RawTokens>(BYTES)
+        .gives::<LookupAnswer>(
+            "what each instance holds",
+            json!({
+                "event_id": "Lookup53825e29-9d49-49ae-b512-ea1d3213eab7",
+                "layout_info": { "demo-1": ["LocalCPUBackend", 1024], "demo-2": ["LocalDiskBackend", 512] },
+            }),
+        )
+        .refuses(StatusCode::SERVICE_UNAVAILABLE, "The process is stopping.", "stopping");
+    Api::new("Lookup").post("/lookup", lookup, operation)
+}
+
+/// Tokens, or chunk hashes where there are no tokens.
+#[derive(JsonSchema)]
+#[serde(untagged)]
+#[expect(
+    dead_code,
+    reason = "read one by one, to leave plain bodies to a faster reader"
+)]
+enum LookupBody {
+    Tokens(TokensBody),
+    Hashes(HashesBody),
+}
+
+/// A prompt.
+#[derive(JsonSchema)]
+pub(super) struct TokensBody {
+    tokens: Ints,
+}
+
+/// The chunks of a prompt; tokens are counted in chunks of the fleet's size.
+#[derive(JsonSchema)]
+#[schemars(extend("not" = { "required": ["tokens"] }))]
+struct HashesBody {
+    hashes: Hashes,
+}
+
+/// Tokens as little-endian u32.
+pub(super) struct RawTokens;
+
+impl JsonSchema for RawTokens {
+    fn schema_name() -> Cow<'static, str> {
+        "RawTokens".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "format": "binary",
+            "description": "Tokens as little-endian u32, four bytes each.",
+        })
+    }
 }
 
 /// What a lookup asks about.
@@ -55,10 +114,7 @@ async fn lookup(State(state): State<AppState>, body: Body) -> Result<Response, A
         Err(error) => match error.try_into_panic() {
             // The guard around all handlers turns it into an answer.
             Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_) => Err(ApiError::Detail(
-                axum::http::StatusCode::SERVICE_UNAVAILABLE,
-                "stopping".into(),
-            )),
+            Err(_) => Err(ApiError::stopping()),
         },
     }
 }
@@ -72,17 +128,14 @@ fn answer(shared: &Shared, body: &Body) -> Result<Response, ApiError> {
         }
         Prompt::Hashes(hashes) => by_hashes(shared, &hashes),
     };
-    let answer = Answer {
+    let is_hit = !credits.is_empty();
+    let answer = LookupAnswer {
         event_id: event_id("Lookup"),
-        layout_info: Layout(&credits),
+        layout_info: Layout(credits),
     };
-    let text = serde_json::to_vec(&answer).map_err(|error| {
-        ApiError::Detail(
-            axum::http::StatusCode::INTERNAL_SERVER_ERROR,
-            error.to_string(),
-        )
-    })?;
-    shared.metrics.lookup(!credits.is_empty(), start.elapsed());
+    let text = serde_json::to_vec(&answer)
+        .map_err(|error| ApiError::Detail(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
+    shared.metrics.lookup(is_hit, start.elapsed());
     Ok(([(CONTENT_TYPE, "application/json")], text).into_response())
 }
 
@@ -96,15 +149,19 @@ pub(super) fn prompt(shared: &Shared, body: &Body) -> Result<Prompt, ApiError> {
     } else {
         let mut fields = Fields::read(&body.bytes)?;
         if fields.has("hashes") && !fields.has("tokens") {
-            let hashes = fields.hashes("hashes");
-            return fields.finish(()).map(|()| Prompt::Hashes(hashes));
+            let HashesBody { hashes } = HashesBody {
+                hashes: fields.take("hashes"),
+            };
+            return fields.finish(Prompt::Hashes(hashes.0));
         }
-        let tokens = fields.ints("tokens");
-        fields.finish(tokens)?
+        let TokensBody { tokens } = TokensBody {
+            tokens: fields.take("tokens"),
+        };
+        fields.finish(tokens.0)?
     };
     if tokens.len() > limit {
         return Err(ApiError::Detail(
-            axum::http::StatusCode::PAYLOAD_TOO_LARGE,
+            StatusCode::PAYLOAD_TOO_LARGE,
             format!("more than {limit} tokens; raise max_tokens"),
         ));
     }
@@ -121,19 +178,33 @@ fn by_hashes(shared: &Shared, hashes: &[ChunkHash]) -> Vec<PromptMatch> {
     credits.collect()
 }
 
-#[derive(Serialize)]
-struct Answer<'a> {
+#[derive(Serialize, JsonSchema)]
+struct LookupAnswer {
     event_id: String,
-    layout_info: Layout<'a>,
+    layout_info: Layout,
 }
 
 /// Renders credits as `{instance: [location, tokens]}`, in their order.
-pub(super) struct Layout<'a>(pub(super) &'a [PromptMatch]);
+pub(super) struct Layout(pub(super) Vec<PromptMatch>);
 
-impl Serialize for Layout<'_> {
+impl JsonSchema for Layout {
+    fn schema_name() -> Cow<'static, str> {
+        "Layout".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "object",
+            "additionalProperties": generator.subschema_for::<(String, usize)>(),
+            "description": "For each instance the location of its last chunk and the tokens it holds from the start, most first.",
+        })
+    }
+}
+
+impl Serialize for Layout {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(self.0.len()))?;
-        for credit in self.0 {
+        for credit in &self.0 {
             let value = (credit.found.location.as_str(), credit.tokens);
             map.serialize_entry(credit.found.instance.as_str(), &value)?;
         }

@@ -1,7 +1,10 @@
-//! A query string being taken apart, with FastAPI's errors.
+//! A query string being taken apart, with FastAPI's errors; and the last part of a path.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
 use serde_json::Value;
 
 use super::error::{ApiError, FieldError};
@@ -129,6 +132,21 @@ impl Query {
             msg: msg.into(),
             input: Value::String(input),
         });
+    }
+}
+
+/// The last part of a path, decoded. What is not UTF-8 becomes the replacement character, as in
+/// upstream's server, and is then a name that nobody has.
+pub struct LastSegment(pub String);
+
+impl<S: Sync> FromRequestParts<S> for LastSegment {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        let path = parts.uri.path();
+        let last = path.rsplit('/').next().unwrap_or(path);
+        // A plus is a space in queries only.
+        Ok(Self(decoded(&last.replace('+', "%2B"))))
     }
 }
 

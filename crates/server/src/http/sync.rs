@@ -2,13 +2,17 @@
 //!
 //! `?instance_id=` narrows it to one instance.
 
+use axum::Json;
 use axum::extract::{RawQuery, State};
-use axum::routing::get;
-use axum::{Json, Router};
+use axum::http::StatusCode;
 use kvatlas_controller::controller::{LocationInfo, SyncState, WorkerInfo};
 use kvatlas_protocol::Timestamp;
-use serde_json::{Map, Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::json;
 
+use super::api::Api;
+use super::api::operation::{Operation, Parameter};
 use super::error::ApiError;
 use super::query::Query;
 use crate::app::{AppState, Shared};
@@ -16,14 +20,164 @@ use crate::store::{Health, Status};
 use crate::zmq::heartbeat::reason_text;
 
 /// Routes of this file.
-pub fn routes() -> Router<AppState> {
-    Router::new().route("/sync", get(sync))
+pub fn routes() -> Api {
+    let operation = Operation::new("sync", "Full syncs, gaps, and state on disk")
+        .about(
+            "Who is in full sync, why and how far; whose keys are proved; whether state is kept.",
+        )
+        .parameter(Parameter::text("instance_id", "Of this instance only.").example("demo-1"))
+        .gives::<SyncView>(
+            "the state of every worker",
+            json!({
+                "progress": 1.0,
+                "workers_syncing": 0,
+                "workers_completed": 2,
+                "missing_batches": 0,
+                "sequence_gaps": 0,
+                "persistence": { "state": "off" },
+                "workers": [{
+                    "instance_id": "demo-1",
+                    "worker_id": 0,
+                    "key_count": 478,
+                    "sync_wanted": null,
+                    "locations": [{
+                        "location": "LocalCPUBackend",
+                        "state": "in sync",
+                        "key_count": 478,
+                        "last_seq": 31,
+                        "sequence_gaps": 0,
+                        "last_proof": null,
+                    }],
+                }],
+            }),
+        )
+        .refuses(
+            StatusCode::NOT_FOUND,
+            "No worker of that instance.",
+            "no workers found for instance nobody",
+        );
+    Api::new("Fleet").get("/sync", sync, operation)
+}
+
+/// Full syncs, gaps and state on disk.
+#[derive(Serialize, JsonSchema)]
+struct SyncView {
+    /// Share of workers that are ready.
+    progress: f64,
+    workers_syncing: usize,
+    workers_completed: usize,
+    /// Batches missing over all running syncs.
+    missing_batches: u64,
+    /// Since the start.
+    sequence_gaps: u64,
+    persistence: Persistence,
+    workers: Vec<WorkerSync>,
+}
+
+/// Whether state is kept on disk.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Persistence {
+    #[schemars(extend("enum" = ["off", "working", "failing"]))]
+    state: &'static str,
+    /// Why it fails.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    /// What to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remedy: Option<&'static str>,
+    /// Since when, in seconds since the epoch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<f64>,
+    #[serde(flatten)]
+    kept: Option<Kept>,
+}
+
+/// What is on disk.
+#[derive(Serialize, JsonSchema)]
+struct Kept {
+    directory: Option<String>,
+    /// Bytes of journals that a restart would replay.
+    journal_bytes: u64,
+    records_unsaved: u64,
+    last_snapshot: Option<SnapshotView>,
+    restored: RestoredView,
+}
+
+/// The last snapshot of this process.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Snapshot")]
+struct SnapshotView {
+    /// Seconds since the epoch.
+    at: f64,
+    keys: u64,
+    bytes: u64,
+    took_s: f64,
+}
+
+/// What the start found.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Restored")]
+struct RestoredView {
+    workers: usize,
+    keys: u64,
+    records: u64,
+    /// The process before ended in order.
+    clean: bool,
+    took_s: f64,
+    /// What was damaged and what that cost.
+    damages: Vec<String>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct WorkerSync {
+    instance_id: String,
+    worker_id: i64,
+    key_count: u64,
+    sync_wanted: Option<SyncWanted>,
+    locations: Vec<LocationSync>,
+}
+
+/// A full sync the worker will be asked for.
+#[derive(Serialize, JsonSchema)]
+struct SyncWanted {
+    reason: &'static str,
+    /// Seconds since the epoch.
+    since: f64,
+}
+
+#[derive(Serialize, JsonSchema, Default)]
+struct LocationSync {
+    location: String,
+    #[schemars(extend("enum" = ["in sync", "unproved", "wanted", "running", "unrepairable"]))]
+    state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sync_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    batches_received: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    batches_announced: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    batches_missing: Option<u64>,
+    /// In this state since then, in seconds since the epoch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<f64>,
+    /// End of the last sync, in seconds since the epoch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    completed: Option<f64>,
+    key_count: u64,
+    /// Last sequence number seen.
+    last_seq: Option<i64>,
+    sequence_gaps: u64,
+    /// When its keys were last proved, in seconds since the epoch.
+    last_proof: Option<f64>,
 }
 
 async fn sync(
     State(state): State<AppState>,
     RawQuery(query): RawQuery,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<SyncView>, ApiError> {
     let query = Query::read(query.as_deref());
     let instance = query.text("instance_id");
     query.finish()?;
@@ -36,20 +190,19 @@ async fn sync(
         return Err(ApiError::not_found(detail));
     }
     let totals = state.controller.totals();
-    let rows: Vec<Value> = workers.iter().map(worker).collect();
-    Ok(Json(json!({
-        "progress": totals.sync_progress,
-        "workers_syncing": totals.workers_syncing,
-        "workers_completed": totals.workers_completed,
-        "missing_batches": totals.missing_batches,
-        "sequence_gaps": totals.gaps,
-        "persistence": persistence(&state),
-        "workers": rows,
-    })))
+    Ok(Json(SyncView {
+        progress: totals.sync_progress,
+        workers_syncing: totals.workers_syncing,
+        workers_completed: totals.workers_completed,
+        missing_batches: totals.missing_batches,
+        sequence_gaps: totals.gaps,
+        persistence: persistence(&state),
+        workers: workers.iter().map(worker).collect(),
+    }))
 }
 
 /// Whether state is kept, and what the last start found.
-pub fn persistence(shared: &Shared) -> Value {
+pub(super) fn persistence(shared: &Shared) -> Persistence {
     let Status {
         health,
         journal_bytes,
@@ -57,107 +210,122 @@ pub fn persistence(shared: &Shared) -> Value {
         last_snapshot,
         restored,
     } = shared.store.status();
-    let mut row = match health {
-        Health::Off => return json!({ "state": "off" }),
-        Health::Working => json!({ "state": "working" }),
+    let (state, reason, remedy, since) = match health {
+        Health::Off => {
+            return Persistence {
+                state: "off",
+                reason: None,
+                remedy: None,
+                since: None,
+                kept: None,
+            };
+        }
+        Health::Working => ("working", None, None, None),
         Health::Failing {
             reason,
             remedy,
             since,
-        } => json!({
-            "state": "failing",
-            "reason": reason,
-            "remedy": remedy,
-            "since": since.as_secs_f64(),
-        }),
+        } => (
+            "failing",
+            Some(reason),
+            Some(remedy),
+            Some(since.as_secs_f64()),
+        ),
     };
-    row["directory"] = shared
-        .store
-        .path()
-        .map_or(Value::Null, |path| path.to_string_lossy().into());
-    row["journal_bytes"] = journal_bytes.into();
+    let path = shared.store.path();
     let position = shared.controller.journal().position();
-    row["records_unsaved"] = position.saturating_sub(saved).into();
-    row["last_snapshot"] = last_snapshot.map_or(Value::Null, |written| {
-        json!({
-            "at": written.at.as_secs_f64(),
-            "keys": written.keys,
-            "bytes": written.bytes,
-            "took_s": written.took.as_secs_f64(),
-        })
-    });
-    row["restored"] = json!({
-        "workers": restored.workers,
-        "keys": restored.keys,
-        "records": restored.records,
-        "clean": restored.is_clean,
-        "took_s": restored.took.as_secs_f64(),
-        "damages": restored.damages,
-    });
-    row
-}
-
-fn worker(info: &WorkerInfo) -> Value {
-    let locations: Vec<Value> = info.locations.iter().map(location).collect();
-    json!({
-        "instance_id": info.key.instance.as_str(),
-        "worker_id": info.key.worker.0,
-        "key_count": info.key_count,
-        "sync_wanted": info.sync_wanted.map(|(reason, since)| {
-            json!({ "reason": reason_text(reason), "since": since.as_secs_f64() })
+    let kept = Kept {
+        directory: path.map(|path| path.to_string_lossy().into()),
+        journal_bytes,
+        records_unsaved: position.saturating_sub(saved),
+        last_snapshot: last_snapshot.map(|written| SnapshotView {
+            at: written.at.as_secs_f64(),
+            keys: written.keys,
+            bytes: written.bytes,
+            took_s: written.took.as_secs_f64(),
         }),
-        "locations": locations,
-    })
+        restored: RestoredView {
+            workers: restored.workers,
+            keys: restored.keys,
+            records: restored.records,
+            clean: restored.is_clean,
+            took_s: restored.took.as_secs_f64(),
+            damages: restored.damages,
+        },
+    };
+    Persistence {
+        state,
+        reason,
+        remedy,
+        since,
+        kept: Some(kept),
+    }
 }
 
-fn location(info: &LocationInfo) -> Value {
-    let mut row = Map::new();
-    row.insert("location".into(), info.location.as_str().into());
-    let time = |at: Timestamp| Value::from(at.as_secs_f64());
-    let mut put = |key: &str, value: Value| {
-        row.insert(key.into(), value);
+fn worker(info: &WorkerInfo) -> WorkerSync {
+    WorkerSync {
+        instance_id: info.key.instance.to_string(),
+        worker_id: info.key.worker.0,
+        key_count: info.key_count,
+        sync_wanted: info.sync_wanted.map(|(reason, since)| SyncWanted {
+            reason: reason_text(reason),
+            since: since.as_secs_f64(),
+        }),
+        locations: info.locations.iter().map(location).collect(),
+    }
+}
+
+fn location(info: &LocationInfo) -> LocationSync {
+    let time = |at: &Timestamp| Some(at.as_secs_f64());
+    let row = LocationSync {
+        location: info.location.to_string(),
+        key_count: info.key_count,
+        last_seq: info.last_seq.map(|seq| seq.0),
+        sequence_gaps: info.gaps,
+        last_proof: info.proved_at.as_ref().and_then(time),
+        ..LocationSync::default()
     };
     match &info.sync {
-        SyncState::Idle => put("state", "in sync".into()),
-        SyncState::Unproved { since } => {
-            put("state", "unproved".into());
-            put("since", time(*since));
-        }
-        SyncState::Wanted { reason, since } => {
-            put("state", "wanted".into());
-            put("reason", reason_text(*reason).into());
-            put("since", time(*since));
-        }
+        SyncState::Idle => LocationSync {
+            state: "in sync",
+            ..row
+        },
+        SyncState::Unproved { since } => LocationSync {
+            state: "unproved",
+            since: time(since),
+            ..row
+        },
+        SyncState::Wanted { reason, since } => LocationSync {
+            state: "wanted",
+            reason: Some(reason_text(*reason)),
+            since: time(since),
+            ..row
+        },
         SyncState::Running {
             sync_id,
             received,
             announced,
             since,
-        } => {
-            put("state", "running".into());
-            put("sync_id", sync_id.as_str().into());
-            put("batches_received", (*received).into());
-            put("batches_announced", (*announced).into());
-            put("batches_missing", (announced - received).into());
-            put("since", time(*since));
-        }
-        SyncState::Completed { sync_id, at } => {
-            put("state", "in sync".into());
-            put("sync_id", sync_id.as_str().into());
-            put("completed", time(*at));
-        }
-        SyncState::Unrepairable { reason, since } => {
-            put("state", "unrepairable".into());
-            put("reason", reason_text(*reason).into());
-            put("since", time(*since));
-        }
+        } => LocationSync {
+            state: "running",
+            sync_id: Some(sync_id.to_string()),
+            batches_received: Some(*received),
+            batches_announced: Some(*announced),
+            batches_missing: Some(announced - received),
+            since: time(since),
+            ..row
+        },
+        SyncState::Completed { sync_id, at } => LocationSync {
+            state: "in sync",
+            sync_id: Some(sync_id.to_string()),
+            completed: time(at),
+            ..row
+        },
+        SyncState::Unrepairable { reason, since } => LocationSync {
+            state: "unrepairable",
+            reason: Some(reason_text(*reason)),
+            since: time(since),
+            ..row
+        },
     }
-    put("key_count", info.key_count.into());
-    put("last_seq", info.last_seq.map(|seq| seq.0).into());
-    put("sequence_gaps", info.gaps.into());
-    put(
-        "last_proof",
-        info.proved_at.map(|at| at.as_secs_f64()).into(),
-    );
-    Value::Object(row)
 }

@@ -10,6 +10,7 @@
 mod command_line;
 mod http;
 mod lookup;
+mod openapi;
 mod page;
 mod pull;
 mod requests;
