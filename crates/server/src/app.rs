@@ -129,6 +129,13 @@ pub enum StartError {
     Thread(#[from] std::io::Error),
 }
 
+impl StartError {
+    /// Whether only another configuration would help: the hash schemes, tokens or certificates.
+    pub fn is_refused_setting(&self) -> bool {
+        matches!(self, Self::Scheme(_) | Self::Token(_) | Self::Tls(_))
+    }
+}
+
 impl App {
     /// Binds everything that `config` asks for.
     pub fn bind(config: Config, levels: Levels) -> Result<Self, StartError> {

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
-use kvatlas_server::app::App;
+use kvatlas_server::app::{App, StartError};
 use kvatlas_server::cli::{self, Request};
 use kvatlas_server::config::ENV_FILE;
 use kvatlas_server::config::load::{self, Layers, Loaded, Source};
@@ -91,7 +91,10 @@ fn serve(config_file: Option<String>, overrides: Vec<(String, String)>) -> ExitC
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("kvatlas: {error}");
-            ExitCode::FAILURE
+            match error.downcast_ref::<StartError>() {
+                Some(error) if error.is_refused_setting() => ExitCode::from(REFUSED),
+                _ => ExitCode::FAILURE,
+            }
         }
     }
 }

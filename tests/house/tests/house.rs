@@ -92,22 +92,27 @@ fn members() -> Vec<(String, BTreeSet<String>)> {
 
 /// Rust files of the workspace, build output left out.
 fn rust_files() -> Vec<PathBuf> {
-    fn walk(dir: &Path, files: &mut Vec<PathBuf>) {
+    source_files("rs")
+}
+
+/// Files of the workspace that end in `extension`, build output left out.
+fn source_files(extension: &str) -> Vec<PathBuf> {
+    fn walk(dir: &Path, extension: &str, files: &mut Vec<PathBuf>) {
         for entry in std::fs::read_dir(dir).unwrap() {
             let path = entry.unwrap().path();
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
             if path.is_dir() {
                 if !name.starts_with('.') && name != "target" && name != "node_modules" {
-                    walk(&path, files);
+                    walk(&path, extension, files);
                 }
-            } else if name.ends_with(".rs") {
+            } else if path.extension().is_some_and(|found| found == extension) {
                 files.push(path);
             }
         }
     }
     let mut files = Vec::new();
     for dir in ["crates", "tools", "tests"] {
-        walk(&root().join(dir), &mut files);
+        walk(&root().join(dir), extension, &mut files);
     }
     assert!(files.len() > 10, "the walk found too little: {files:?}");
     files
@@ -176,4 +181,32 @@ fn no_source_file_outgrows_its_room() {
         large.is_empty(),
         "more than 800 lines without tests: {large:#?}"
     );
+}
+
+#[test]
+fn every_difference_is_shown_by_a_test() {
+    let names: BTreeSet<String> = ["rs", "py"]
+        .into_iter()
+        .flat_map(source_files)
+        .flat_map(|path| {
+            let text = std::fs::read_to_string(path).unwrap();
+            let names = text.lines().filter_map(|line| {
+                let line = line.trim_start();
+                let line = line.strip_prefix("async ").unwrap_or(line);
+                let rest = line.strip_prefix("fn ").or(line.strip_prefix("def "))?;
+                Some(rest.split_once('(')?.0.to_owned())
+            });
+            names.collect::<Vec<_>>()
+        })
+        .collect();
+    let text = std::fs::read_to_string(root().join("COMPAT.md")).unwrap();
+    let mut numbers = BTreeSet::new();
+    for row in text.lines().filter(|line| line.starts_with("| D")) {
+        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+        assert_eq!(cells.len(), 5, "number, upstream, ours, why, test: {row}");
+        assert!(numbers.insert(cells[0]), "{} stands for two", cells[0]);
+        let test = cells[4].trim_matches('`');
+        assert!(names.contains(test), "{} names no test: {test:?}", cells[0]);
+    }
+    assert!(numbers.len() > 50, "too few rows read: {numbers:?}");
 }

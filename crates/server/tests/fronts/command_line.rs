@@ -170,6 +170,10 @@ fn wrong_values_are_refused_by_name() {
         text.contains("LMCACHE_CONTROLLER_HEALTH_CHECK_INTERVAL") && text.contains("or -1 for off"),
         "{text}"
     );
+    let text = refused(&mut kvatlas(&["hash_algorithms=builtim"]));
+    for name in ["hash_algorithms", "builtim", "builtin", "sha256_cbor"] {
+        assert!(text.contains(name), "{text}");
+    }
     let text = refused(&mut kvatlas(&["--config", "/nonexistent.yaml"]));
     assert!(text.contains("/nonexistent.yaml"), "{text}");
 }

@@ -2,11 +2,11 @@
 
 use std::net::TcpListener;
 
-use kvatlas_protocol::ChunkHash;
 use kvatlas_protocol::message::{
     BatchedP2PLookupMsg, CommandArgs, FullSyncStartMsg, FullSyncStatusMsg, HeartbeatCommand,
     HeartbeatMsg, Message, WireKey,
 };
+use kvatlas_protocol::{ChunkHash, OperationKind};
 use kvatlas_server::config::value::{KnobValue, MonitorPorts};
 
 use crate::support::{Controller, LOCATION, Worker, ask};
@@ -230,4 +230,73 @@ fn full_sync_is_started_asked_about_and_refused() {
         panic!("no status");
     };
     assert!(!status.is_complete);
+}
+
+#[test]
+fn numbers_that_nothing_can_have_are_refused_by_field() {
+    let controller = Controller::start();
+    let worker = controller.worker("a", 0);
+    let register = |rank: &str| {
+        let json = format!(
+            r#"{{"type":"RegisterMsg","instance_id":"a","worker_id":{rank},"ip":"h","port":1,"peer_init_url":null}}"#
+        );
+        ask(&worker.reply, json.as_bytes())
+    };
+    for rank in [
+        "9223372036854775808",
+        "340282366920938463463374607431768211456",
+    ] {
+        let said = error(register(rank));
+        assert!(said.contains("worker_id"), "{said}");
+    }
+    assert!(matches!(register("0"), Message::RegisterRetMsg(_)));
+}
+
+#[test]
+fn an_empty_peer_url_is_none() {
+    let controller = Controller::start();
+    let mut holder = controller.worker("a", 0);
+    let mut registration = holder.registration("10.0.0.1");
+    if let Message::RegisterMsg(registration) = &mut registration {
+        registration.peer_init_url = Some(String::new());
+    }
+    holder.ask(&registration);
+    holder.admit(&[ChunkHash(1)]);
+    controller.wait_for_keys(1);
+    let worker = controller.get("/controller/workers?instance_id=a&worker_id=0");
+    assert!(worker.json()["peer_init_url"].is_null(), "{worker:?}");
+    let asker = controller.worker("b", 0);
+    asker.register();
+    let question = Message::BatchedP2PLookupMsg(BatchedP2PLookupMsg {
+        hashes: vec![WireKey::unsigned(1)],
+        instance_id: "b".into(),
+        worker_id: 0,
+    });
+    let Message::BatchedP2PLookupRetMsg(answer) = asker.ask(&question) else {
+        panic!("no answer to a peer lookup");
+    };
+    assert_eq!(answer.layout_info.len(), 1, "{answer:?}");
+    assert_eq!(
+        answer.layout_info[0].3, "",
+        "nobody to fetch from: {answer:?}"
+    );
+}
+
+#[test]
+fn a_frame_over_the_limit_costs_its_connection_and_no_other() {
+    let controller = Controller::with(|config| {
+        config.set("max_message_bytes", "4096").unwrap().unwrap();
+    });
+    let mut good = controller.worker("a", 0);
+    good.register();
+    let large = controller.worker("b", 0);
+    large.register();
+    let hashes: Vec<ChunkHash> = (0..2000).map(ChunkHash).collect();
+    let part = controller
+        .worker("b", 0)
+        .batch(OperationKind::Admit, &hashes);
+    assert!(part.len() > 4096);
+    large.push.send(part, 0).unwrap();
+    good.admit(&[ChunkHash(1)]);
+    controller.wait_for_keys(1);
 }
