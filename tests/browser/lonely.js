@@ -4,7 +4,10 @@ import { engine, stop } from './processes.js';
 export async function empty_states(t) {
   const { page } = t;
   await page.goto(`${t.url}/`);
-  await page.getByText('No worker is registered yet').waitFor();
+  await page.getByText('Nobody is registered yet').waitFor();
+  // With our own ports, ready to be copied.
+  await page.locator('pre', { hasText: `controller_pull_url: "${t.controller.pull}"` }).waitFor();
+  await page.locator('pre', { hasText: `--reply-url ${t.controller.reply}` }).waitFor();
   await t.look('empty');
   for (const [name, text] of [['fleet', 'No worker is registered'], ['actions', 'No instance is registered'], ['diagnose', 'no worker is registered'], ['sync', 'No worker is registered']]) {
     await page.goto(`${t.url}/#${name}`);
@@ -17,7 +20,7 @@ export async function an_engine_appears(t) {
   await page.goto(`${t.url}/#fleet`);
   await page.getByText('No worker is registered').waitFor();
   t.controller.engine = await engine(t.controller, 'newcomer');
-  await page.getByText('newcomer:1').waitFor();
+  await page.locator('tr', { hasText: 'newcomer:1' }).waitFor();
 }
 
 export async function the_controller_goes(t) {
@@ -26,9 +29,10 @@ export async function the_controller_goes(t) {
   await page.locator('#link.on').waitFor();
   t.expect(/ERR_|Failed to load|net::/);
   await stop(t.process);
-  await page.locator('#link.off', { hasText: 'does not answer' }).waitFor();
+  await page.locator('#link.off', { hasText: 'offline' }).waitFor();
+  await page.getByRole('alert').getByText('The controller does not answer; trying again').waitFor();
   await page.locator('#nav a', { hasText: 'Fleet' }).click();
-  await page.getByRole('alert').getByText('does not answer').waitFor();
+  await page.getByRole('alert').getByText('is it running, and can this browser reach it?').waitFor();
   await t.look('gone');
   t.expect(null);
 }

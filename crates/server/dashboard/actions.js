@@ -1,81 +1,96 @@
-// Actions: one form for every command, a confirmation in words, and the history of events.
-import { element, ask, problem, empty, table, count, seconds, clock, integers } from './dom.js';
+// Actions: one form for every command, a confirmation in words, live progress, and the history of events.
+import { element, ask, badge, clock, count, empty, head, integers, problem, repeat, seconds, table, tokenField } from './dom.js';
 
 export const title = 'Actions';
 
-/** What each command takes, and what it will do in words. */
+/** What each command takes, what it is for, and what it will do in words. */
 const commands = {
-  health: { fields: [], says: (v) => `Ask every worker of ${v.instance_id} whether it is well.` },
-  pin: { fields: ['location', 'tokens'], says: (v) => `Pin ${count(v.tokens.length)} tokens in ${v.location} of ${v.instance_id}, so that they are not evicted.` },
-  clear: { fields: ['location'], says: (v) => `Throw away everything in ${v.location} of ${v.instance_id}. This cannot be undone.` },
-  move: { fields: ['location', 'target', 'target_location', 'tokens?', 'copy'], says: (v) => `${v.copy ? 'Copy' : 'Move'} ${v.tokens.length ? `${count(v.tokens.length)} tokens` : 'everything'} from ${v.location} of ${v.instance_id} to ${v.target_location} of ${v.target}.` },
-  compress: { fields: ['location', 'method', 'tokens?'], says: (v) => `Compress ${v.tokens.length ? `${count(v.tokens.length)} tokens` : 'everything'} in ${v.location} of ${v.instance_id} with ${v.method}.` },
-  decompress: { fields: ['location', 'method', 'tokens?'], says: (v) => `Decompress ${v.tokens.length ? `${count(v.tokens.length)} tokens` : 'everything'} in ${v.location} of ${v.instance_id} with ${v.method}.` },
+  health: { fields: [], about: 'Ask the workers how they are', says: (v) => `Ask every worker of ${v.instance_id} whether it is well.` },
+  pin: { fields: ['location', 'tokens'], about: 'Keep a prompt from eviction', says: (v) => `Pin ${count(v.tokens.length)} tokens in ${v.location} of ${v.instance_id}, so that they are not evicted.` },
+  move: { fields: ['location', 'target', 'target_location', 'tokens?', 'copy'], about: 'Hand chunks to another instance', says: (v) => `${v.copy ? 'Copy' : 'Move'} ${v.tokens.length ? `${count(v.tokens.length)} tokens` : 'everything'} from ${v.location} of ${v.instance_id} to ${v.target_location} of ${v.target}.` },
+  compress: { fields: ['location', 'method', 'tokens?'], about: 'Make chunks smaller', says: (v) => `Compress ${v.tokens.length ? `${count(v.tokens.length)} tokens` : 'everything'} in ${v.location} of ${v.instance_id} with ${v.method}.` },
+  decompress: { fields: ['location', 'method', 'tokens?'], about: 'Undo a compression', says: (v) => `Decompress ${v.tokens.length ? `${count(v.tokens.length)} tokens` : 'everything'} in ${v.location} of ${v.instance_id} with ${v.method}.` },
+  clear: { fields: ['location'], about: 'Throw a location away', danger: true, says: (v) => `Throw away everything in ${v.location} of ${v.instance_id}. This cannot be undone.` },
 };
 
+/** What the form will begin with: set from other pages, kept while they are shown. */
+let begin = { command: 'health', tokens: '' };
 let history;
-let timer;
+let end;
+let watched = 0;
+
+/** Opens this page with the form filled in. */
+export function prepare(values) {
+  begin = { ...begin, ...values };
+  location.hash = '#actions';
+}
 
 export async function show(main) {
-  const form = element('form', {});
-  const outcome = element('div', { 'aria-live': 'polite' });
+  const form = element('form', { class: 'card' });
+  const outcome = element('div', { 'aria-live': 'polite', style: 'margin-top:.8rem' });
   history = element('div', {});
-  main.append(form, outcome, element('h2', {}, 'Events'), history);
-  loadEvents();
-  timer = setInterval(loadEvents, 1500);
+  main.append(head('Actions', 'Commands to the workers of an instance. What changes shows up as the workers report it.'), form, outcome, element('h2', {}, 'History'), history);
+  end = repeat(loadEvents, 1500);
   try {
     const [stats, workers] = await Promise.all([ask('controller/key-stats'), ask('fleet?limit=500')]);
     const instances = stats.instances.map((one) => one.instance_id);
-    const locations = [...new Set(workers.workers.flatMap((worker) => worker.locations.map((one) => one.location)))];
+    const locations = [...new Set(workers.workers.flatMap((worker) => worker.locations.map((one) => one.location)))].sort();
     build(form, outcome, instances, locations.length ? locations : ['LocalCPUBackend']);
   } catch (error) {
-    form.replaceChildren(problem(error));
+    form.replaceWith(problem(error));
   }
 }
 
-export function hide() { clearInterval(timer); }
+export function hide() { end(); watched += 1; }
 
 function build(form, outcome, instances, locations) {
   if (instances.length === 0) {
-    form.replaceChildren(empty('No instance is registered, so there is nobody to command.'));
+    form.replaceWith(empty('No instance is registered', element('p', {}, 'So there is nobody to command. The ', element('a', { href: '#overview' }, 'Overview'), ' says how to bring one.')));
     return;
   }
-  const select = (options) => element('select', {}, options.map((one) => element('option', {}, one)));
+  const select = (options, chosen) => element('select', {}, options.map((one) => element('option', { selected: one === chosen }, one)));
+  const prompt = tokenField('Tokens', begin.tokens, (now) => { begin.tokens = now; });
+  const other = instances.find((one) => one !== (begin.instance_id ?? instances[0]));
   const input = {
-    command: select(Object.keys(commands)), instance_id: select(instances), location: select(locations), target: select(instances),
-    target_location: select(locations), method: element('input', { value: 'cachegen' }), tokens: element('textarea', { placeholder: 'tokens of the prompt' }),
-    copy: element('input', { type: 'checkbox' }),
+    instance_id: select(instances, begin.instance_id), location: select(locations, begin.location), target: select(instances, other),
+    target_location: select(locations, begin.location), method: element('input', { value: 'cachegen' }), tokens: prompt.area,
+    copy: element('input', { type: 'checkbox', checked: begin.copy ?? true }),
   };
-  if (instances.length > 1) input.target.selectedIndex = 1;
-  const names = { command: 'Command', instance_id: 'Instance', location: 'Location', target: 'To instance', target_location: 'To location', method: 'Method', tokens: 'Tokens', copy: 'Keep the original' };
-  const labels = Object.fromEntries(Object.entries(input).map(([name, field]) => [name, element('label', { class: name === 'tokens' ? 'wide' : name === 'copy' ? 'row' : false }, names[name], field)]));
+  const names = { instance_id: 'Instance', location: 'Location', target: 'To instance', target_location: 'To location', method: 'Method', copy: 'Keep the original' };
+  const labels = Object.fromEntries(Object.entries(names).map(([name, text]) => [name, element('label', { class: name === 'copy' && 'row' }, name === 'copy' ? [input.copy, text] : [text, input[name]])]));
+  labels.tokens = prompt.field;
+  const choices = element('fieldset', { class: 'choices' }, element('legend', {}, 'Command'), Object.entries(commands).map(([name, { about }]) => element('label', {},
+    element('input', { type: 'radio', name: 'command', value: name, checked: name === begin.command, 'aria-label': name, onchange: () => { begin.command = name; arrange(); } }), element('b', {}, name), element('span', { class: 'small' }, about))));
   const send = element('button', { class: 'primary' }, 'Continue');
+  // Apart from the choice, which keeps the focus while the rest changes.
+  const rest = element('div', { style: 'display:contents' });
+  form.append(choices, rest);
   const arrange = () => {
-    const { fields } = commands[input.command.value];
-    const shown = ['command', 'instance_id', ...fields.map((name) => name.replace('?', ''))];
-    labels.tokens.firstChild.textContent = fields.includes('tokens?') ? 'Tokens (empty: everything)' : 'Tokens';
-    form.replaceChildren(...shown.map((name) => labels[name]), send);
+    const { fields } = commands[begin.command];
+    prompt.caption.data = fields.includes('tokens?') ? 'Tokens (empty: everything)' : 'Tokens';
+    const takesTokens = fields.some((name) => name.startsWith('tokens'));
+    rest.replaceChildren(...['instance_id', ...fields].map((name) => labels[name.replace('?', '')]), send, ...(takesTokens ? prompt.under : []));
   };
-  input.command.addEventListener('change', arrange);
   arrange();
   form.onsubmit = async (event) => {
     event.preventDefault();
     const v = Object.fromEntries(Object.entries(input).map(([name, field]) => [name, field.value]));
-    v.tokens = commands[v.command].fields.some((name) => name.startsWith('tokens')) ? integers(input.tokens.value) : [];
+    v.command = begin.command;
+    const command = commands[v.command];
+    v.tokens = command.fields.some((name) => name.startsWith('tokens')) ? integers(input.tokens.value) : [];
     v.copy = input.copy.checked;
-    if (commands[v.command].fields.includes('tokens') && v.tokens.length === 0) {
-      outcome.replaceChildren(problem('this command needs the tokens of a prompt'));
-      return;
-    }
-    if (v.command === 'health' || await confirmed(commands[v.command].says(v))) run(v, outcome);
+    const refused = command.fields.includes('tokens') && v.tokens.length === 0 ? 'This command needs the tokens of a prompt.'
+      : v.command === 'move' && v.instance_id === v.target && v.location === v.target_location ? 'Choose another instance or location to move to.' : null;
+    if (refused) outcome.replaceChildren(problem(refused));
+    else if (v.command === 'health' || await confirmed(v.command === 'move' && v.copy ? 'Copy' : v.command[0].toUpperCase() + v.command.slice(1), command.says(v), command.danger)) run(v, outcome);
   };
 }
 
-/** Asks once more, in words. */
-function confirmed(sentence) {
+/** Asks once more, in words; `verb` is on the button. */
+function confirmed(verb, sentence, danger) {
   return new Promise((resolve) => {
-    const dialog = element('dialog', { 'aria-label': 'Confirm' }, element('p', {}, sentence),
-      element('form', { method: 'dialog' }, element('button', { value: 'no' }, 'Cancel'), element('button', { class: 'primary', value: 'yes' }, 'Do it')));
+    const dialog = element('dialog', { 'aria-label': 'Confirm' }, element('h2', {}, `${verb}?`), element('p', {}, sentence),
+      element('form', { method: 'dialog' }, element('button', { value: 'no' }, 'Cancel'), element('button', { class: danger ? 'danger' : 'primary', value: 'yes' }, verb)));
     dialog.addEventListener('close', () => { resolve(dialog.returnValue === 'yes'); dialog.remove(); });
     document.body.append(dialog);
     dialog.showModal();
@@ -95,46 +110,51 @@ function body(v) {
 }
 
 async function run(v, outcome) {
+  watched += 1;
+  const mine = watched;
   try {
     const { event_id: id } = await ask(`${v.command}?wait=false`, body(v));
-    if (!id) { outcome.replaceChildren(problem('the instance has left')); return; }
-    for (;;) {
+    if (!id) { outcome.replaceChildren(problem('The instance has left.')); return; }
+    while (mine === watched) {
       const event = await ask(`events/${encodeURIComponent(id)}`);
-      outcome.replaceChildren(progress(event));
-      loadEvents();
-      if (event.state !== 'running') return;
-      await new Promise((resolve) => setTimeout(resolve, 300));
+      if (mine === watched) outcome.replaceChildren(progress(event));
+      if (event.state !== 'running') break;
+      await new Promise((resolve) => setTimeout(resolve, 250));
     }
+    loadEvents();
   } catch (error) {
-    outcome.replaceChildren(problem(error));
+    if (mine === watched) outcome.replaceChildren(problem(error));
   }
 }
 
-const kind = { finished: 'good', failed: 'bad', partial: 'warn', running: 'soft' };
+const kind = { finished: 'good', failed: 'bad', partial: 'warn', running: 'busy' };
 
-function steps(event) {
-  return element('ul', {}, event.steps.map((step) => element('li', {}, `${step.worker}: `, element('span', { class: kind[step.state] }, step.state),
-    step.num_tokens == null ? '' : `, ${count(step.num_tokens)} tokens`, step.error_code == null ? '' : `, code ${step.error_code}`,
-    step.duration == null ? '' : `, ${seconds(step.duration)}`, step.error ? `: ${step.error}` : '')));
-}
+const steps = (event) => element('ul', { class: 'steps' }, event.steps.map((step) => element('li', {}, element('b', {}, step.worker), badge(kind[step.state], step.state),
+  step.num_tokens == null ? null : element('span', {}, `${count(step.num_tokens)} tokens`), step.error_code == null ? null : element('span', { class: step.error_code ? 'bad' : 'soft' }, `code ${step.error_code}`),
+  step.duration == null ? null : element('span', { class: 'soft' }, seconds(step.duration)), step.error ? element('span', { class: 'bad' }, step.error) : null)));
 
 function progress(event) {
   const done = event.steps.filter((step) => step.state !== 'running').length;
-  return element('div', { class: 'card' }, element('strong', {}, `${event.command} ${event.instance_id}${event.target_instance_id ? ` → ${event.target_instance_id}` : ''}: `), element('span', { class: kind[event.state] }, event.state),
-    event.state === 'running' ? element('progress', { max: event.steps.length || 1, value: done, 'aria-label': 'workers done' }) : null,
+  const running = event.state === 'running';
+  return element('div', { class: 'card' }, element('div', { class: 'top' },
+    element('h3', {}, `${event.command} ${event.instance_id}${event.target_instance_id ? ` → ${event.target_instance_id}` : ''}`),
+    element('span', {}, element('span', { class: 'soft small' }, running ? `${count(done)} of ${count(event.steps.length)} workers, ${seconds(Math.max(0, Date.now() / 1000 - event.started_at))} ` : `${seconds(event.duration)} `), badge(kind[event.state], event.state))),
+    running ? element('progress', { max: event.steps.length || 1, value: done, 'aria-label': 'workers done' }) : null,
     event.error ? element('p', { class: 'bad' }, event.error) : null, steps(event));
 }
 
 async function loadEvents() {
   try {
     const { events } = await ask('events?limit=30');
-    if (document.activeElement && history.contains(document.activeElement) && document.activeElement.tagName === 'SUMMARY') return;
+    const focused = document.activeElement?.tagName === 'SUMMARY' && document.activeElement.parentElement.dataset.id;
     const open = new Set([...history.querySelectorAll('details[open]')].map((one) => one.dataset.id));
-    history.replaceChildren(events.length === 0 ? empty('No command has been given yet.') : table('Events', ['When', 'Command', 'Instance', 'State', 'Tokens', 'Took', 'Workers'], events.map((event) => [
-      clock(event.started_at), event.command, event.target_instance_id ? `${event.instance_id} → ${event.target_instance_id}` : event.instance_id,
-      element('span', { class: kind[event.state] }, event.state), event.num_tokens == null ? '–' : count(event.num_tokens), seconds(event.duration),
-      element('details', { open: open.has(event.event_id), 'data-id': event.event_id }, element('summary', {}, `${event.steps.length}`), steps(event)),
-    ])));
+    const cell = (style, ...children) => element('td', { class: style }, children);
+    history.replaceChildren(events.length === 0 ? empty('No command has been given yet', element('p', { class: 'soft' }, 'Choose one above. “health” changes nothing and is a good first one.')) : table('Events', ['When', 'Command', 'Instance', 'State', 'Tokens', 'Took', 'Workers'], events.map((event) => [
+      cell('plain soft', clock(event.started_at)), cell('plain', element('b', {}, event.command)), cell('plain', event.target_instance_id ? `${event.instance_id} → ${event.target_instance_id}` : event.instance_id),
+      cell('plain', badge(kind[event.state], event.state)), event.num_tokens == null ? '–' : count(event.num_tokens), seconds(event.duration),
+      cell('full plain', element('details', { open: open.has(event.event_id), 'data-id': event.event_id }, element('summary', {}, `${count(event.steps.length)} ${event.steps.length === 1 ? 'worker' : 'workers'}`), event.error ? element('p', { class: 'bad' }, event.error) : null, steps(event))),
+    ]), true));
+    if (focused) history.querySelector(`[data-id="${CSS.escape(focused)}"] summary`)?.focus();
   } catch (error) {
     history.replaceChildren(problem(error));
   }

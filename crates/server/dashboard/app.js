@@ -1,4 +1,4 @@
-// The page's frame: which view is shown, the live stream, the theme. Views are modules with
+// Which view is shown, and the live stream. Views are modules with
 // `title`, `show(main, live)` and, if they follow the stream, `sample(live)`; `hide()` ends timers.
 import * as overview from './overview.js';
 import * as fleet from './fleet.js';
@@ -7,7 +7,8 @@ import * as actions from './actions.js';
 import * as sync from './sync.js';
 import * as diagnose from './diagnose.js';
 import * as metrics from './metrics.js';
-import { element } from './dom.js';
+import { notice } from './dom.js';
+import { menu } from './frame.js';
 import { session } from './token.js';
 
 const views = { overview, fleet, lookup, actions, sync, diagnose, metrics };
@@ -17,9 +18,12 @@ const link = document.getElementById('link');
 const live = { samples: [], bounds: [], connected: false };
 let current = null;
 
-for (const [name, view] of Object.entries(views)) {
-  document.getElementById('nav').append(element('a', { href: `#${name}` }, view.title));
-}
+menu('');
+
+const offline = notice('bad', ['The controller does not answer; trying again. What you see is what it said last.']);
+offline.id = 'offline';
+offline.hidden = true;
+offline.setAttribute('role', 'alert');
 
 function route() {
   const name = location.hash.slice(1).split('?')[0] || 'overview';
@@ -27,57 +31,55 @@ function route() {
   current?.hide?.();
   current = view;
   for (const anchor of document.querySelectorAll('#nav a')) {
-    const here = anchor.hash === `#${name}`;
-    if (here) anchor.setAttribute('aria-current', 'page');
+    if (anchor.hash === `#${views[name] ? name : 'overview'}`) anchor.setAttribute('aria-current', 'page');
     else anchor.removeAttribute('aria-current');
   }
   document.title = `${view.title} · KVAtlas`;
-  main.replaceChildren(element('h1', {}, view.title));
+  main.replaceChildren(offline);
   view.show(main, live);
+  scrollTo(0, 0);
 }
 
 async function connect() {
-  await session();
+  const version = await session();
+  if (version) document.getElementById('version').textContent = version.version;
   const stream = new EventSource('live');
-  const say = (on, text) => {
+  const say = (on) => {
     live.connected = on;
-    link.textContent = text;
+    link.textContent = on ? 'live' : 'offline';
     link.className = on ? 'on' : 'off';
+    offline.hidden = on;
   };
   stream.addEventListener('history', (event) => {
     const { bounds, samples } = JSON.parse(event.data);
     live.bounds = bounds;
     live.samples = samples;
-    say(true, 'live');
+    say(true);
     current?.sample?.(live);
   });
   stream.addEventListener('sample', (event) => {
     live.samples.push(JSON.parse(event.data));
     const hourAgo = live.samples.at(-1).at - 3600;
     while (live.samples.length > 2 && live.samples[0].at < hourAgo) live.samples.shift();
-    say(true, 'live');
+    say(true);
     current?.sample?.(live);
   });
   stream.onerror = () => {
-    say(false, 'the controller does not answer; trying again');
+    say(false);
     // Closed for good: refused, perhaps because the session ended.
     if (stream.readyState === EventSource.CLOSED) setTimeout(connect, 3000);
   };
 }
 
-function theme(name) {
-  document.documentElement.dataset.theme = name;
-}
-const stored = localStorage.getItem('theme');
-theme(stored ?? (matchMedia('(prefers-color-scheme: dark)').matches ? 'dark' : 'light'));
-document.getElementById('theme').addEventListener('click', () => {
-  const next = document.documentElement.dataset.theme === 'dark' ? 'light' : 'dark';
-  localStorage.setItem('theme', next);
-  theme(next);
-});
-addEventListener('hashchange', () => {
-  route();
-  main.focus({ preventScroll: true });
+const focus = () => main.focus({ preventScroll: true });
+// The address after # names the view, so this link must not change it.
+document.getElementById('skip').addEventListener('click', (event) => { event.preventDefault(); focus(); });
+addEventListener('hashchange', () => { route(); focus(); });
+// "/" goes to the filter of the page, as in many tools.
+addEventListener('keydown', (event) => {
+  if (event.key !== '/' || event.ctrlKey || event.metaKey || event.target.matches?.('input, textarea, select')) return;
+  const search = main.querySelector('input[type=search]');
+  if (search) { event.preventDefault(); search.focus(); }
 });
 route();
 connect();

@@ -1,12 +1,11 @@
 // The endpoints, drawn from openapi.json: parameters, bodies, answers, and a form that sends the
 // request and shows it as a line for curl.
-import { element as made, ask, problem } from './dom.js';
+import { element, ask, problem } from './dom.js';
 import { authorization, another } from './token.js';
+import { menu } from './frame.js';
 
 const main = document.getElementById('main');
 let description;
-
-const element = (name, attributes, ...children) => made(name, attributes, ...children.flat(Infinity));
 
 /** Text whose `words` in backticks are code. */
 const words = (text = '') => text.split('`').map((part, n) => (n % 2 ? element('code', {}, part) : part));
@@ -176,13 +175,7 @@ function draw() {
   document.getElementById(location.hash.slice(1))?.scrollIntoView();
 }
 
-function theme(name) { document.documentElement.dataset.theme = name; }
-theme(localStorage.getItem('theme') ?? (matchMedia('(prefers-color-scheme: dark)').matches ? 'dark' : 'light'));
-document.getElementById('theme').addEventListener('click', () => {
-  const next = document.documentElement.dataset.theme === 'dark' ? 'light' : 'dark';
-  localStorage.setItem('theme', next);
-  theme(next);
-});
+menu('./');
 
 try {
   description = await ask('openapi.json');

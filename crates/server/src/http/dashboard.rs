@@ -32,6 +32,8 @@ files! {
     "dom.js": JAVASCRIPT,
     "token.js": JAVASCRIPT,
     "chart.js": JAVASCRIPT,
+    "frame.js": JAVASCRIPT,
+    "icons.js": JAVASCRIPT,
     "overview.js": JAVASCRIPT,
     "fleet.js": JAVASCRIPT,
     "lookup.js": JAVASCRIPT,
