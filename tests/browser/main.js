@@ -45,7 +45,7 @@ async function run(browser) {
   const { page, complaints, expect } = await browser.page();
   const t = { page, complaints, expect, url: fleet.url, prompt: fleet.prompt, process: fleet, look: (name) => look(page, name) };
   try {
-    for (const name of ['overview', 'fleet', 'lookup', 'actions', 'sync', 'diagnose', 'metrics', 'keyboard', 'overview_later']) await step(name.replaceAll('_', ' '), pages[name], t);
+    for (const name of ['overview', 'fleet', 'lookup', 'actions', 'sync', 'diagnose', 'metrics', 'keyboard', 'api', 'overview_later']) await step(name.replaceAll('_', ' '), pages[name], t);
     const alone = await controller();
     const empty = { ...t, url: alone.url, process: alone, controller: alone };
     for (const name of ['empty_states', 'an_engine_appears', 'the_controller_goes']) await step(name.replaceAll('_', ' '), lonely[name], empty);

@@ -266,3 +266,18 @@ export async function keyboard(t) {
   await page.getByRole('dialog').waitFor({ state: 'detached' });
   assert.equal(await focused(), 'Continue');
 }
+
+/** The description of the endpoints, and a request sent from it. */
+export async function api(t) {
+  const { page } = t;
+  await page.locator('#nav a', { hasText: 'API' }).click();
+  await page.locator('h1', { hasText: 'HTTP endpoints' }).waitFor();
+  await page.locator('.operation', { hasText: 'POST /lookup/chunks' }).first().waitFor();
+  await t.look('api');
+  const one = page.locator('.operation', { has: page.locator('h3', { hasText: /^GET \/controller\/key-stats/ }) });
+  await one.locator('summary', { hasText: 'Try it' }).click();
+  await one.getByRole('button', { name: 'Send' }).click();
+  await one.locator('.trial pre', { hasText: '"total_worker_count": 12' }).waitFor();
+  await page.locator('#nav a', { hasText: 'Overview' }).click();
+  await page.locator('h1', { hasText: 'Overview' }).waitFor();
+}
