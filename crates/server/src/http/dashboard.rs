@@ -12,6 +12,7 @@ use super::query::LastSegment;
 
 const HTML: &str = "text/html; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
+const SVG: &str = "image/svg+xml";
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// The page loads only its own files and talks only to this process.
@@ -27,6 +28,7 @@ macro_rules! files {
 }
 
 files! {
+    "icon.svg": SVG,
     "style.css": CSS,
     "app.js": JAVASCRIPT,
     "dom.js": JAVASCRIPT,
