@@ -67,7 +67,7 @@ PANELS = [
     ("Full sync progress", "timeseries", "percentunit", [(s(L + "full_sync_global_progress"), "{{instance}}")]),
     ("The process",),
     ("Memory", "timeseries", "bytes",
-     [(s("process_resident_memory_bytes"), "resident"), (s("kvatlas_index_bytes"), "index")]),
+     [(s("process_resident_memory_bytes"), "resident"), (s("kvatlas_index_bytes"), "index"), (s("kvatlas_index_limit_bytes") + " > 0", "index, limit")]),
     ("Processor", "timeseries", "percentunit", [(rate("process_cpu_seconds_total"), "cores")]),
     ("State on disk", "timeseries", "bytes", [(s("kvatlas_state_journal_bytes"), "journals a restart would replay")]),
     ("State is kept (1) or that fails (0)", "timeseries", "short", [(s("kvatlas_state_working"), "{{instance}}")]),

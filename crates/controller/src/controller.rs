@@ -15,6 +15,7 @@ use kvatlas_protocol::{Timestamp, WorkerKey};
 use crate::error::RegisterError;
 use crate::full_sync::schedule::{Places, Want};
 use crate::index::Index;
+use crate::memory::Memory;
 use crate::registry::worker::WorkerState;
 use crate::registry::{Entry, IfKnown, Registry};
 use crate::scheme::Schemes;
@@ -53,6 +54,7 @@ pub struct Controller {
     pub(crate) settings: Settings,
     pub(crate) registry: Registry,
     pub(crate) index: Index,
+    pub(crate) memory: Memory,
     pub(crate) places: Places,
     pub(crate) schemes: Schemes,
     /// Sequence gaps since start, of workers that are gone too.
@@ -65,6 +67,7 @@ impl Controller {
         Self {
             registry: Registry::new(settings.max_instances, settings.max_workers),
             index: Index::new(settings.hash_seed),
+            memory: Memory::new(settings.max_index_bytes),
             places: Places::new(settings.full_sync_parallel),
             schemes: Schemes::new(settings.schemes.clone()),
             gaps: AtomicU64::new(0),

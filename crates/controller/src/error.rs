@@ -42,6 +42,16 @@ pub enum BatchError {
         /// Configured limit.
         limit: u64,
     },
+    /// The index reached its configured size; admits were refused, evicts applied.
+    #[error(
+        "the index is at its limit of {limit} bytes and {worker} gets no more of it; raise max_index_bytes"
+    )]
+    Memory {
+        /// Worker that sent the batch.
+        worker: WorkerKey,
+        /// Configured limit.
+        limit: usize,
+    },
     /// The index has no number left for another worker and location.
     #[error("the index is out of holder ids until departed workers are swept")]
     TooManyHolders,
@@ -97,6 +107,16 @@ pub enum SyncError {
         worker: WorkerKey,
         /// Configured limit.
         limit: u64,
+    },
+    /// The index reached its configured size; the batch was not applied.
+    #[error(
+        "the index is at its limit of {limit} bytes and {worker} gets no more of it; raise max_index_bytes"
+    )]
+    Memory {
+        /// Worker that sent the batch.
+        worker: WorkerKey,
+        /// Configured limit.
+        limit: usize,
     },
     /// The index has no number left for another worker and location.
     #[error("the index is out of holder ids until departed workers are swept")]

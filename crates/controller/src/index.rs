@@ -79,6 +79,19 @@ pub struct Totals {
     pub bytes: usize,
 }
 
+/// How full the index is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fill {
+    /// Heap bytes; see [`Totals::bytes`].
+    pub bytes: usize,
+    /// What the same pairs take at most in tables that never were fuller.
+    pub used: usize,
+    /// Pairs of key and holder, those of dead holders included.
+    pub pairs: u64,
+    /// Holders that are open.
+    pub holders: usize,
+}
+
 /// See the module's text.
 pub struct Index {
     writer: Mutex<Writer>,
@@ -284,6 +297,18 @@ impl Index {
     /// Heap bytes; see [`Totals::bytes`].
     pub fn memory_bytes(&self) -> usize {
         self.totals().bytes
+    }
+
+    /// How full it is. Takes the writer's lock for a moment.
+    pub fn fill(&self) -> Fill {
+        let writer = self.writer.lock();
+        let others = writer.sets.bytes() + writer.holders.bytes() + self.counts.bytes();
+        Fill {
+            bytes: writer.tables.bytes() + others,
+            used: writer.tables.needed_bytes() + others,
+            pairs: writer.holders.pairs(),
+            holders: writer.holders.open_holders(),
+        }
     }
 
     fn forget_count(&self, holder: HolderId) {

@@ -67,14 +67,15 @@ impl Controller {
                 return Err(unknown());
             }
         }
-        let is_full = self.n_keys(&state) >= self.settings.max_keys_per_worker;
+        let full = self.refusal(&worker.key, &state, at, operations.len());
         let evictions: Vec<_>;
-        let applied = if is_full {
+        let applied = if full.is_some() {
             evictions = operations.iter().copied().filter(|o| !admits(o)).collect();
             &evictions[..]
         } else {
             operations
         };
+        let full = full.filter(|_| applied.len() < operations.len());
 
         let is_restored = state.restored.is_some();
         let known = &mut state.locations[at];
@@ -124,13 +125,45 @@ impl Controller {
             }
             Sync::Idle | Sync::Wanted(_) | Sync::Unrepairable { .. } => {}
         }
-        if is_full && applied.len() < operations.len() {
-            return Err(BatchError::TooManyKeys {
-                worker: worker.key.clone(),
-                limit: self.settings.max_keys_per_worker,
-            });
+        let Some(refusal) = full else {
+            return Ok(outcome);
+        };
+        let known = &mut state.locations[at];
+        if known.incomplete.is_none() {
+            known.incomplete = Some(now);
+            worker.summarize(&state);
         }
-        Ok(outcome)
+        Err(refusal)
+    }
+
+    /// Why a worker may admit nothing in a location, if so.
+    fn refusal(
+        &self,
+        worker: &WorkerKey,
+        state: &WorkerState,
+        at: usize,
+        n_operations: usize,
+    ) -> Option<BatchError> {
+        let limit = self.settings.max_keys_per_worker;
+        if self.n_keys(state) >= limit {
+            let worker = worker.clone();
+            return Some(BatchError::TooManyKeys { worker, limit });
+        }
+        let holder = state.locations[at].holder;
+        let n_keys = holder.map_or(0, |holder| self.index.count(holder));
+        match self.memory.admits(&self.index, n_keys, n_operations) {
+            Ok(()) => None,
+            Err(limit) => {
+                let worker = worker.clone();
+                Some(BatchError::Memory { worker, limit })
+            }
+        }
+    }
+
+    /// Whether a worker that was refused something has room for it now, with some to spare.
+    pub(crate) fn has_room(&self, state: &WorkerState) -> bool {
+        let limit = self.settings.max_keys_per_worker;
+        self.n_keys(state) < limit - limit / 8 && self.memory.is_roomy(&self.index)
     }
 
     /// Keys of a worker that lookups can see.

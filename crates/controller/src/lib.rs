@@ -12,6 +12,7 @@ pub mod index;
 mod ingest;
 pub mod journal;
 mod lookup;
+mod memory;
 pub mod plan;
 mod registry;
 pub mod restore;

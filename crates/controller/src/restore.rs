@@ -413,6 +413,14 @@ fn export_location(known: &LocationState) -> LocationRecord {
         holder: known.holder,
         sequence: known.sequence.record(),
         sync: match &known.sync {
+            // Numbers that continue would prove a set that lacks what was refused.
+            Sync::Idle | Sync::Unproved { .. } if let Some(since) = known.incomplete => {
+                SyncRecord::Wanted {
+                    reason: SyncReason::SequenceGap,
+                    since,
+                    asked: false,
+                }
+            }
             Sync::Idle => SyncRecord::Idle,
             Sync::Unproved { since, until } => SyncRecord::Unproved {
                 since: *since,

@@ -30,6 +30,8 @@ pub struct Settings {
     pub max_locations_per_worker: usize,
     /// Most keys one worker may hold over all its locations, give or take one message.
     pub max_keys_per_worker: u64,
+    /// Most bytes of the index; `None` for as many as there are.
+    pub max_index_bytes: Option<usize>,
     /// How prompts are hashed, or among which schemes to find out.
     pub schemes: SchemeChoice,
     /// Seed of the index's keyed hash: random per process, never from the network.
@@ -50,6 +52,7 @@ impl Default for Settings {
             max_workers: 100_000,
             max_locations_per_worker: 16,
             max_keys_per_worker: 1 << 32,
+            max_index_bytes: None,
             schemes: SchemeChoice::default(),
             hash_seed: 0,
         }

@@ -59,12 +59,16 @@ pub struct Totals {
     pub keys: u64,
     /// Bytes of the index.
     pub index_bytes: usize,
+    /// Most it may have; 0 for no limit.
+    pub index_limit_bytes: usize,
     /// Sequence gaps since start.
     pub gaps: u64,
     /// Workers with a session running.
     pub workers_syncing: usize,
     /// Workers whose last session completed.
     pub workers_completed: usize,
+    /// Workers some of whose keys a limit keeps out.
+    pub workers_incomplete: usize,
     /// Share of workers that are ready, 0 to 1; 0 with no workers (as upstream).
     pub sync_progress: f64,
     /// Batches missing over all running sessions.
@@ -145,6 +149,7 @@ impl Controller {
             instances,
             workers,
             index_bytes: self.index.memory_bytes(),
+            index_limit_bytes: self.settings.max_index_bytes.unwrap_or(0),
             gaps: self.gaps(),
             ..Totals::default()
         };
@@ -157,6 +162,7 @@ impl Controller {
             ready += usize::from(readiness.ready);
             totals.workers_syncing += usize::from(readiness.syncing);
             totals.workers_completed += usize::from(readiness.completed);
+            totals.workers_incomplete += usize::from(readiness.incomplete);
             totals.missing_batches += readiness.missing_batches;
         });
         if workers > 0 {

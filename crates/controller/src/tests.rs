@@ -3,6 +3,7 @@
 mod fleet;
 mod journal;
 mod lookup;
+mod memory;
 mod model;
 mod restore;
 mod scheme;

@@ -294,6 +294,7 @@ fn settings(config: &Config) -> Result<Settings, SchemeError> {
         max_workers: config.max_workers.0,
         max_locations_per_worker: config.max_locations_per_worker.0,
         max_keys_per_worker: config.max_keys_per_worker.0 as u64,
+        max_index_bytes: config.max_index_bytes.bytes(),
         schemes: scheme::choice(config)?,
         hash_seed: RandomState::new().hash_one("index"),
     })

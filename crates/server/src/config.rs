@@ -8,6 +8,7 @@
 //! Upstream: `lmcache/v1/cache_controller/config.py`.
 
 pub mod load;
+pub mod memory;
 pub mod value;
 
 use std::num::NonZeroUsize;
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use crate::admission::Cidr;
 
+use self::memory::MemoryLimit;
 use self::value::{
     CheckInterval, ClientAuth, JsonMap, KnobValue, LogFormat, LogLevel, MonitorPorts, Positive,
     Refusal, SchemeText, Secret, Share,
@@ -115,6 +117,8 @@ knobs! {
     max_locations_per_worker: Positive = Positive(16), "max-locations-per-worker";
     /// Most keys one worker may hold over all its locations.
     max_keys_per_worker: Positive = Positive(100_000_000), "max-keys-per-worker";
+    /// Most bytes of the index, auto for three quarters of the memory this process may have, or none. Near the limit, workers with more keys than the mean are refused first.
+    max_index_bytes: MemoryLimit = MemoryLimit::Auto, "max-index-bytes";
     /// Largest frame a worker may send, in bytes; a larger one ends its connection.
     max_message_bytes: Positive = Positive(64 << 20), "max-message-bytes";
     /// Largest HTTP body, in bytes.

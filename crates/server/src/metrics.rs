@@ -449,6 +449,18 @@ impl Metrics {
                 totals.index_bytes as f64,
             ),
             (
+                "kvatlas_index_limit_bytes",
+                "Most memory the index may have; 0 for no limit",
+                "gauge",
+                totals.index_limit_bytes as f64,
+            ),
+            (
+                "kvatlas_workers_incomplete",
+                "Workers some of whose keys a limit keeps out",
+                "gauge",
+                totals.workers_incomplete as f64,
+            ),
+            (
                 "kvatlas_sweep_dead_holders",
                 "Departed holders whose index slots are not all freed",
                 "gauge",

@@ -12,8 +12,8 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use kvatlas_protocol::ChunkHash;
 use kvatlas_protocol::message::{HeartbeatMsg, Message};
+use kvatlas_protocol::{ChunkHash, OperationKind};
 use kvatlas_server::config::Config;
 
 use crate::support::{Controller, Reply};
@@ -416,4 +416,60 @@ fn caps_are_refused_and_counted() {
     let mut other = controller.worker("b", 0);
     other.admit(&[ChunkHash(4)]);
     controller.wait_for_keys(3);
+}
+
+#[test]
+fn a_worker_that_fills_the_memory_is_stopped_and_the_others_go_on() {
+    let limit = 2 << 20;
+    let controller = Controller::with(|config| {
+        set(config, "max_index_bytes", &limit.to_string());
+    });
+    assert_eq!(
+        controller.metric("kvatlas_index_limit_bytes"),
+        f64::from(limit)
+    );
+    let mut wild = controller.worker("wild", 0);
+    let mut other = controller.worker("other", 0);
+    wild.register();
+    other.register();
+    other.admit(&[ChunkHash(1)]);
+    controller.wait_for_keys(1);
+    let hashes = |from: u64, n: u64| -> Vec<_> { (from..from + n).map(ChunkHash).collect() };
+    let refusals = || controller.bad_frames("pull", "limit");
+    let keys = |instance: &str| {
+        let path = format!("/controller/workers?instance_id={instance}");
+        let workers = controller.get(&path).json();
+        workers["workers"][0]["key_count"].as_u64().unwrap()
+    };
+    // Far more than fits: 12 bytes each at least. The last is refused for sure.
+    for n in 0..400 {
+        wild.admit(&hashes(1 << 32 | n << 16, 1000));
+    }
+    let received = "kvatlas_messages_total{front=\"pull\"}";
+    support::eventually("all have been read", || {
+        (controller.metric(received) == 401.0).then_some(())
+    });
+    assert!(refusals() >= 1.0);
+    let bytes = || controller.metric("kvatlas_index_bytes");
+    assert!(bytes() < f64::from(limit), "{}", bytes());
+    // Messages of two workers may overtake each other: these come again and again.
+    let mut from = 2;
+    support::eventually("the other goes on", || {
+        other.admit(&hashes(from, 10));
+        from += 10;
+        let workers = controller
+            .get("/controller/workers?instance_id=other")
+            .json();
+        (workers["workers"][0]["key_count"].as_u64()? > 100).then_some(())
+    });
+    support::eventually("only one is incomplete", || {
+        (controller.metric("kvatlas_workers_incomplete") == 1.0).then_some(())
+    });
+    // What it evicts is taken.
+    let before = keys("wild");
+    let batch = wild.batch(OperationKind::Evict, &hashes(1 << 32, 1000));
+    wild.push_all(&[batch]);
+    support::eventually("it is evicted", || {
+        (keys("wild") == before - 1000).then_some(())
+    });
 }

@@ -180,6 +180,12 @@ impl Controller {
                     limit,
                 });
             }
+            self.memory
+                .admits(&self.index, self.index.count(set), keys.len())
+                .map_err(|limit| SyncError::Memory {
+                    worker: worker.key.clone(),
+                    limit,
+                })?;
             self.index.admit(set, &keys);
         }
         self.registry
@@ -342,10 +348,19 @@ impl Controller {
         requests
     }
 
-    /// Fails idle sessions and gives up waiting for proof; the worker's lock is held.
+    /// Fails idle sessions, gives up waiting for proof, and wants what a limit refused once there is
+    /// room; the worker's lock is held.
     pub(crate) fn check_timeouts(&self, worker: &Worker, state: &mut WorkerState, now: Timestamp) {
         for at in 0..state.locations.len() {
             let known = &state.locations[at];
+            if matches!(known.sync, Sync::Idle)
+                && known.incomplete.is_some()
+                && self.has_room(state)
+            {
+                state.locations[at].incomplete = None;
+                self.want(worker, state, at, SyncReason::SequenceGap, now);
+                continue;
+            }
             let is_late = match &known.sync {
                 Sync::Running(session) => session.is_idle(now, self.settings.full_sync_timeout),
                 Sync::Unproved { until, .. } => now >= *until,

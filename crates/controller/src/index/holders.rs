@@ -122,6 +122,8 @@ pub(super) struct HolderBook {
     /// Dead ids with pairs left.
     dead: usize,
     dead_pairs: u64,
+    /// Pairs of all ids.
+    pairs: u64,
     open: usize,
 }
 
@@ -182,15 +184,18 @@ impl HolderBook {
 
     pub(super) fn grew(&mut self, id: u32, pairs: u64) {
         self.stored[id as usize] += pairs;
+        self.pairs += pairs;
     }
 
     pub(super) fn shrank(&mut self, id: u32, pairs: u64) {
         self.stored[id as usize] -= pairs;
+        self.pairs -= pairs;
     }
 
     /// The sweep took one pair of a dead id; frees the id with the last one.
     pub(super) fn swept(&mut self, id: u32) {
         self.dead_pairs -= 1;
+        self.pairs -= 1;
         self.stored[id as usize] -= 1;
         if self.stored[id as usize] == 0 {
             self.release(id);
@@ -210,6 +215,11 @@ impl HolderBook {
     /// Pairs of dead ids left in the tables.
     pub(super) fn dead_pairs(&self) -> u64 {
         self.dead_pairs
+    }
+
+    /// Pairs of all ids, dead ones included.
+    pub(super) fn pairs(&self) -> u64 {
+        self.pairs
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -252,6 +262,7 @@ impl HolderBook {
             }
         }
         assert_eq!(dead, (self.dead, self.dead_pairs));
+        assert_eq!(self.pairs, self.stored.iter().sum());
         assert_eq!(self.table.unseen, self.dead + hidden);
     }
 }

@@ -295,6 +295,13 @@ impl Tables {
             + self.extents.capacity() * size_of::<Extent>()
     }
 
+    /// Heap bytes if all tables had just been built: what the keys need at most, while
+    /// [`Self::bytes`] goes up by a fifth where many tables are built anew, and down late.
+    pub(super) fn needed_bytes(&self) -> usize {
+        let needed = (self.keys * 256).div_ceil(SLOTS * self.load().fresh);
+        self.bytes() - self.buckets * size_of::<Bucket>() + needed * size_of::<Bucket>()
+    }
+
     /// Where `key` sits.
     #[inline]
     pub(super) fn find(&self, key: u64, hash: u64) -> Option<Place> {

@@ -48,7 +48,7 @@ pub(crate) struct Worker {
     last_heartbeat: AtomicU64,
     /// Some sync is wanted, running or to be proved: heartbeats must look.
     attention: AtomicBool,
-    /// [`SYNCING`], [`FAILED`], [`COMPLETED`].
+    /// [`SYNCING`], [`FAILED`], [`COMPLETED`], [`INCOMPLETE`].
     readiness: AtomicU8,
     missing: AtomicU64,
 }
@@ -56,6 +56,7 @@ pub(crate) struct Worker {
 const SYNCING: u8 = 1;
 const FAILED: u8 = 2;
 const COMPLETED: u8 = 4;
+const INCOMPLETE: u8 = 8;
 
 /// A worker's part in the fleet's sync figures.
 #[derive(Debug, Clone, Copy)]
@@ -64,6 +65,8 @@ pub(crate) struct Readiness {
     pub completed: bool,
     /// As upstream counts: no session running, none failed.
     pub ready: bool,
+    /// A limit keeps some of its keys out.
+    pub incomplete: bool,
     pub missing_batches: u64,
 }
 
@@ -96,6 +99,8 @@ pub(crate) struct LocationState {
     pub last_gap_sync: Option<Timestamp>,
     /// Sessions in a row that failed.
     pub failures: u32,
+    /// Since when admits are missing because a limit refused them.
+    pub incomplete: Option<Timestamp>,
     /// When its numbers or a sync last proved its keys after a restore.
     pub proved_at: Option<Timestamp>,
 }
@@ -177,6 +182,7 @@ impl Worker {
             syncing: bits & SYNCING != 0,
             completed: bits & COMPLETED != 0,
             ready: bits & (SYNCING | FAILED) == 0,
+            incomplete: bits & INCOMPLETE != 0,
             missing_batches: self.missing.load(Ordering::Relaxed),
         }
     }
@@ -187,6 +193,10 @@ impl Worker {
         let mut missing = 0;
         let mut attention = state.default_want.is_some();
         for location in &state.locations {
+            if location.incomplete.is_some() {
+                bits |= INCOMPLETE;
+                attention = true;
+            }
             match &location.sync {
                 Sync::Idle | Sync::Unrepairable { .. } => {}
                 Sync::Unproved { .. } => attention = true,
@@ -270,6 +280,8 @@ impl WorkerState {
             }
             if asked && known.window.is_none() {
                 known.window = Some(Window::default());
+                // What it lists from here on has what was refused before.
+                known.incomplete = None;
             }
         }
         requests
@@ -303,6 +315,7 @@ impl LocationState {
             completed: None,
             last_gap_sync: None,
             failures: 0,
+            incomplete: None,
             proved_at: None,
         }
     }

@@ -190,9 +190,14 @@ impl<'a> Intake<'a> {
                     BatchError::UnknownWorker(_) => Fault::UnknownWorker,
                     BatchError::TooManyLocations { .. }
                     | BatchError::TooManyKeys { .. }
+                    | BatchError::Memory { .. }
                     | BatchError::TooManyHolders => Fault::Limit,
                 };
-                let source = format!("{instance}:{worker}");
+                let source = match refusal {
+                    // The same for all of them: one line a minute.
+                    BatchError::Memory { .. } => "index".to_owned(),
+                    _ => format!("{instance}:{worker}"),
+                };
                 shared.fault(Front::Pull, fault, Some(&source), &refusal);
             }
         }
@@ -297,6 +302,7 @@ impl<'a> Intake<'a> {
     fn sync_refused(&self, source: &str, refusal: &SyncError) {
         let fault = match refusal {
             SyncError::UnknownWorker(_) => Fault::UnknownWorker,
+            SyncError::TooManyKeys { .. } | SyncError::Memory { .. } => Fault::Limit,
             _ => Fault::Refused,
         };
         self.shared.fault(Front::Pull, fault, Some(source), refusal);
