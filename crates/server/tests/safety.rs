@@ -443,7 +443,7 @@ fn a_worker_that_fills_the_memory_is_stopped_and_the_others_go_on() {
     };
     // Far more than fits: 12 bytes each at least. The last is refused for sure.
     for n in 0..400 {
-        wild.admit(&hashes(1 << 32 | n << 16, 1000));
+        wild.admit(&hashes((1 << 32) + (n << 16), 1000));
     }
     let received = "kvatlas_messages_total{front=\"pull\"}";
     support::eventually("all have been read", || {

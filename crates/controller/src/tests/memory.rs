@@ -74,7 +74,7 @@ fn nobody_gets_past_the_limit() {
     let mut refused = 0;
     for round in 0..2_000 {
         for (n, instance) in ["a", "b", "c"].into_iter().enumerate() {
-            let from = (n as u64) << 40 | round * BATCH;
+            let from = ((n as u64) << 40) + round * BATCH;
             refused += u64::from(send(&mut f, instance, from..from + BATCH).is_err());
         }
     }
@@ -168,7 +168,7 @@ fn a_full_sync_finds_no_more_room_than_batches_do() {
     let n_batches = i64::try_from(2 * held / BATCH).unwrap();
     f.start(i, "s", n_batches, at(2)).unwrap();
     let keys = |batch: i64| -> Vec<u64> {
-        let from = 1 << 40 | u64::try_from(batch).unwrap() * BATCH;
+        let from = (1 << 40) + u64::try_from(batch).unwrap() * BATCH;
         (from..from + BATCH).collect()
     };
     // It has less than the mean, so it may begin.
