@@ -97,7 +97,7 @@ bench: release ## ours, LMCache's controller and Dynamo's indexes in one run; wr
 	  ./target/release/kvatlas bench --out $(RESULTS) \
 	  --controller "kvatlas=target/release/kvatlas" \
 	  --controller "lmcache=$(CACHE)/interop-venv/bin/python -m lmcache.v1.api_server" \
-	  --peers $(PEERS)/kvidx --peers $(PEERS)/kvidx-memory \
+	  --peers $(PEERS)/kvidx --peers $(PEERS)/kvidx-memory --state-keys 10000000 \
 	  --note "lmcache=0.5.6 on $$($(CACHE)/interop-venv/bin/python --version)" --note "dynamo=dynamo-kv-router 1.6.1" \
 	  --note "built with=$$(rustc --version)" $(BENCH_ARGS)
 	if command -v valgrind >/dev/null; then ./target/release/kvatlas-guard --samples >> $(RESULTS); fi

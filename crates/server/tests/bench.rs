@@ -79,6 +79,26 @@ fn every_case_runs_and_is_reported() {
 }
 
 #[test]
+fn kept_state_survives_its_benchmark() {
+    let dir = std::env::temp_dir().join(format!("kvatlas-bench-kept-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let output = bench(&dir, &["--only-peers", "--state-keys", "20000"]);
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{errors}");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    for row in [
+        "operations with a journal, 1/s",
+        "snapshot while serving, s",
+        "snapshot on disk, per key, B",
+        "start to ready, from the snapshot, s",
+        "until all are complete, paced, s",
+    ] {
+        assert!(text.contains(row), "{row}: {text}");
+    }
+    std::fs::remove_dir_all(dir).unwrap();
+}
+
+#[test]
 fn nonsense_is_refused() {
     let here = std::env::temp_dir();
     for (args, reason) in [

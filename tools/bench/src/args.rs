@@ -21,8 +21,8 @@ pub struct Args {
     /// Program of tools/peers to run its trials beside; repeatable
     #[arg(long = "peers", value_name = "PROGRAM")]
     pub peers: Vec<PathBuf>,
-    /// Leave out controllers and run only --peers
-    #[arg(long, requires = "peers")]
+    /// Leave out controllers: run only --peers and --state-keys
+    #[arg(long)]
     pub only_peers: bool,
     /// What is measured, for the results: NAME=VERSION; repeatable
     #[arg(long = "note", value_name = "NAME=VERSION")]
@@ -39,6 +39,9 @@ pub struct Args {
     /// Operations ingested
     #[arg(long, default_value_t = 1_000_000)]
     pub operations: usize,
+    /// Keys in the part about kept state: journal, snapshot, restarts, then everybody syncing; `make bench` takes 10,000,000
+    #[arg(long, default_value_t = 0, value_name = "KEYS")]
+    pub state_keys: usize,
     /// HTTP connections of the throughput case
     #[arg(long, default_value_t = 4)]
     pub connections: usize,

@@ -6,6 +6,7 @@ mod ingest;
 mod lookup;
 mod mixed;
 mod peer;
+pub(crate) mod state;
 mod trial;
 
 use clap::ValueEnum;

@@ -26,8 +26,8 @@ pub(crate) struct Started {
     pub(crate) first_answer: Duration,
 }
 
-/// Starts `launch` on free ports.
-pub(crate) fn start(launch: &Launch) -> Result<Started, BenchError> {
+/// Starts `launch` on free ports and asks for `path` until that is there.
+pub(crate) fn start(launch: &Launch, path: &str) -> Result<Started, BenchError> {
     let [http, pull, reply, heartbeat] = free_ports()?;
     let monitor =
         serde_json::json!({ "pull": pull, "reply": reply, "heartbeat": heartbeat }).to_string();
@@ -49,9 +49,9 @@ pub(crate) fn start(launch: &Launch) -> Result<Started, BenchError> {
         .spawn();
     let began = Instant::now();
     let mut process = Process(child.map_err(unstarted)?);
-    let request = http::get("/controller/key-stats");
+    let request = http::get(path);
     loop {
-        let answer = Http::connect(http).and_then(|mut http| http.json(&request));
+        let answer = Http::connect(http).and_then(|mut http| http.ask(&request).map(drop));
         if answer.is_ok() {
             break;
         }

@@ -1,8 +1,8 @@
 //! A child process and what the kernel says it uses.
 
 use std::fs;
-use std::process::Child;
-use std::time::Duration;
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
 
 /// A process that ends with this value.
 pub(crate) struct Process(pub(crate) Child);
@@ -11,6 +11,23 @@ impl Process {
     /// Whether it still runs.
     pub(crate) fn runs(&mut self) -> bool {
         matches!(self.0.try_wait(), Ok(None))
+    }
+
+    /// Asks it to end (SIGTERM) and waits until it has, well, within `patience`.
+    pub(crate) fn terminate(mut self, patience: Duration) -> std::io::Result<Duration> {
+        let began = Instant::now();
+        let id = self.0.id().to_string();
+        Command::new("kill").args(["-TERM", &id]).status()?;
+        loop {
+            match self.0.try_wait()? {
+                Some(status) if status.success() => return Ok(began.elapsed()),
+                Some(status) => return Err(std::io::Error::other(status.to_string())),
+                None if began.elapsed() > patience => {
+                    return Err(std::io::ErrorKind::TimedOut.into());
+                }
+                None => std::thread::sleep(Duration::from_millis(1)),
+            }
+        }
     }
 
     /// What it uses now.

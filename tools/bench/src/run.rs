@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 
 use crate::args::{Args, Launch};
-use crate::cases::Trial;
+use crate::cases::{Trial, state};
 use crate::error::BenchError;
 use crate::progress::Progress;
 use crate::record::{self, Line, Recorder, Sample};
@@ -46,7 +46,7 @@ fn measure(args: &Args) -> Result<(), BenchError> {
     let fleets = args.trials as usize * args.instances.len() * launches.len().max(1);
     let fleets = if args.only_peers { 0 } else { fleets };
     let singles: usize = plans.iter().map(|plan| plan.singles.len()).sum();
-    let total = fleets + singles * args.trials as usize;
+    let total = fleets + singles * args.trials as usize + usize::from(args.state_keys > 0);
     let mut progress = Progress::new(total as u64);
     for trial in 0..args.trials {
         for plan in &plans {
@@ -77,6 +77,10 @@ fn measure(args: &Args) -> Result<(), BenchError> {
             }
         }
     }
+    if args.state_keys > 0 {
+        progress.step("kvatlas, kept state");
+        kept_state(args, &mut recorder)?;
+    }
     drop(progress);
     print(&table::text(&recorder.lines))
 }
@@ -91,7 +95,7 @@ fn controller(
 ) -> Result<(), BenchError> {
     let (started, ports) = match (launch, args.attach) {
         (Some(launch), _) => {
-            let started = launch::start(launch)?;
+            let started = launch::start(launch, "/controller/key-stats")?;
             let ports = started.ports;
             (Some(started), ports)
         }
@@ -114,6 +118,20 @@ fn controller(
     Ok(())
 }
 
+/// Journal, snapshot, restarts and a fleet that syncs: of this program, the others keep nothing.
+fn kept_state(args: &Args, recorder: &mut Recorder) -> Result<(), BenchError> {
+    let own = own()?;
+    state::run(args, &own, &mut |case, trial, value| {
+        recorder.record(Line::Sample(Sample {
+            case: case.to_owned(),
+            subject: own.name.clone(),
+            instances: state::INSTANCES,
+            trial,
+            value,
+        }))
+    })
+}
+
 /// The controllers to start; `None` stands for one that runs already.
 fn launches(args: &Args) -> Result<Vec<Option<Launch>>, BenchError> {
     if args.only_peers {
@@ -125,12 +143,17 @@ fn launches(args: &Args) -> Result<Vec<Option<Launch>>, BenchError> {
     if !args.controllers.is_empty() {
         return Ok(args.controllers.iter().cloned().map(Some).collect());
     }
+    Ok(vec![Some(own()?)])
+}
+
+/// This program as a controller.
+fn own() -> Result<Launch, BenchError> {
     let own = std::env::current_exe()
         .map_err(|source| record::unusable(Path::new("/proc/self/exe"), source))?;
-    Ok(vec![Some(Launch {
+    Ok(Launch {
         name: "kvatlas".to_owned(),
         command: vec![own.to_string_lossy().into_owned()],
-    })])
+    })
 }
 
 /// What is measured: our own version, and what the caller knows of the others.

@@ -74,6 +74,13 @@ pub(crate) fn prompt_keys(prompt: usize) -> Vec<WireKey> {
     chain.map(WireKey::from_hash_signed).collect()
 }
 
+/// What instances store beside their own chunks, of prompt and chain `at`.
+pub(crate) fn stored_keys(at: usize) -> Vec<WireKey> {
+    let mut keys = prompt_keys(at);
+    keys.extend((0..CHAIN).map(|position| key(KeyOf::Chain, at, position)));
+    keys
+}
+
 /// `POST /lookup` of a prompt.
 pub(crate) fn lookup(prompt: usize) -> Vec<u8> {
     let body = serde_json::json!({ "tokens": tokens(prompt) }).to_string();
@@ -181,16 +188,18 @@ pub(crate) struct FullSync {
     pub(crate) status: Vec<u8>,
 }
 
-/// A full sync that lists `keys` chunks, `batch` in a message.
-pub(crate) fn full_sync(instance: usize, keys: usize, batch: usize) -> FullSync {
-    let sync_id = format!("bench-{instance}");
-    let keys: Vec<WireKey> = (0..keys).map(|at| key(KeyOf::Sync, instance, at)).collect();
+/// A full sync that lists `keys`, `batch` of them in a message.
+pub(crate) fn full_sync(
+    (instance, sync_id): (usize, &str),
+    keys: &[WireKey],
+    batch: usize,
+) -> FullSync {
     let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
     let start = FullSyncStartMsg {
         instance_id: name(instance),
         worker_id: 0,
         location: LOCATION.to_owned(),
-        sync_id: sync_id.clone(),
+        sync_id: sync_id.to_owned(),
         total_keys: count(keys.len()),
         batch_count: count(keys.len().div_ceil(batch)),
     };
@@ -198,17 +207,17 @@ pub(crate) fn full_sync(instance: usize, keys: usize, batch: usize) -> FullSync 
         instance_id: name(instance),
         worker_id: 0,
         location: LOCATION.to_owned(),
-        sync_id: sync_id.clone(),
+        sync_id: sync_id.to_owned(),
         actual_total_keys: count(keys.len()),
     };
     let status = FullSyncStatusMsg {
         instance_id: name(instance),
         worker_id: 0,
-        sync_id: sync_id.clone(),
+        sync_id: sync_id.to_owned(),
     };
     let batches = keys.chunks(batch).zip(0..).map(|(keys, id)| {
         let mut out = Vec::new();
-        encode_full_sync_batch(header(&name(instance)), &sync_id, id, keys, &mut out);
+        encode_full_sync_batch(header(&name(instance)), sync_id, id, keys, &mut out);
         out
     });
     let mut pushed: Vec<Vec<u8>> = batches.collect();

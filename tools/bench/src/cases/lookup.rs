@@ -16,7 +16,7 @@ const WARM_UP: usize = 20;
 pub(super) fn run(trial: &mut Trial<'_>) -> Result<Vec<Value>, BenchError> {
     let requests: Vec<_> = (0..PROMPTS).map(traffic::lookup).collect();
     let window = Duration::from_millis(trial.args.window_ms);
-    let mut client = Client::connect(trial, &requests)?;
+    let mut client = Client::connect(trial.ports.http, trial.instances, &requests)?;
     for _ in 0..WARM_UP {
         client.ask()?;
     }
@@ -29,7 +29,7 @@ pub(super) fn run(trial: &mut Trial<'_>) -> Result<Vec<Value>, BenchError> {
 
     let mut clients = Vec::new();
     for _ in 0..trial.args.connections {
-        let mut client = Client::connect(trial, &requests)?;
+        let mut client = Client::connect(trial.ports.http, trial.instances, &requests)?;
         client.ask()?;
         clients.push(client);
     }
@@ -71,7 +71,7 @@ pub(super) fn run(trial: &mut Trial<'_>) -> Result<Vec<Value>, BenchError> {
 }
 
 /// One connection that asks for the prompts in turn and checks the answers.
-struct Client<'r> {
+pub(super) struct Client<'r> {
     http: Http,
     requests: &'r [Vec<u8>],
     instances: usize,
@@ -79,17 +79,21 @@ struct Client<'r> {
 }
 
 impl<'r> Client<'r> {
-    fn connect(trial: &Trial<'_>, requests: &'r [Vec<u8>]) -> Result<Self, BenchError> {
+    pub(super) fn connect(
+        port: u16,
+        instances: usize,
+        requests: &'r [Vec<u8>],
+    ) -> Result<Self, BenchError> {
         Ok(Self {
-            http: Http::connect(trial.ports.http)?,
+            http: Http::connect(port)?,
             requests,
-            instances: trial.instances,
+            instances,
             next: 0,
         })
     }
 
     /// One request; the check is outside the time.
-    fn ask(&mut self) -> Result<Duration, BenchError> {
+    pub(super) fn ask(&mut self) -> Result<Duration, BenchError> {
         let prompt = self.next;
         self.next = (prompt + 1) % self.requests.len();
         let began = Instant::now();

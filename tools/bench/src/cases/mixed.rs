@@ -96,7 +96,8 @@ fn stream(trial: &mut Trial<'_>, n_multiparts: usize) -> (Vec<Multipart>, u64) {
     (multiparts, gained)
 }
 
-fn send_paced(
+/// Sends one multipart every `pause`.
+pub(super) fn send_paced(
     pushes: &mut crate::sockets::Pushes,
     multiparts: &[Multipart],
     pause: Duration,

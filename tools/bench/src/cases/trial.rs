@@ -12,7 +12,7 @@ use crate::launch::Started;
 use crate::process::{Process, Usage};
 use crate::record::Value;
 use crate::sockets::{Asker, Pushes};
-use crate::traffic::{self, CHAIN, KeyOf, PROMPTS, Streams};
+use crate::traffic::{self, PROMPTS, Streams};
 
 /// Longest wait for keys to be counted.
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -165,8 +165,7 @@ impl<'a> Trial<'a> {
     fn store_prompts(&mut self) -> Result<(), BenchError> {
         for at in 0..PROMPTS {
             let instance = traffic::holder(at, self.instances);
-            let mut keys = traffic::prompt_keys(at);
-            keys.extend((0..CHAIN).map(|position| traffic::key(KeyOf::Chain, at, position)));
+            let keys = traffic::stored_keys(at);
             self.held += keys.len() as u64;
             for multipart in self.streams.admits(instance, &keys) {
                 self.pushes.send(&multipart)?;
@@ -177,7 +176,7 @@ impl<'a> Trial<'a> {
 }
 
 /// The total in an answer of `/controller/key-stats`, read without building the list of instances.
-fn total_keys(body: &[u8]) -> Option<u64> {
+pub(super) fn total_keys(body: &[u8]) -> Option<u64> {
     let text = std::str::from_utf8(body).ok()?;
     let (_, rest) = text.split_once("\"total_key_count\"")?;
     let number = rest.trim_start_matches([':', ' ']);
