@@ -206,6 +206,9 @@ pub enum Failure {
     /// The controller said no.
     #[error("{}", show::detail(&.0.body))]
     Answer(Answer),
+    /// Something said yes that is no controller.
+    #[error("the answer is not a controller's: {0}")]
+    Stranger(String),
 }
 
 /// Runs a client command to its end.
@@ -305,7 +308,7 @@ impl Failure {
     fn exit(&self) -> Exit {
         match self {
             Self::Remote(_) | Self::Tokens(_) => Exit::Usage,
-            Self::Call(_) => Exit::Unreachable,
+            Self::Call(_) | Self::Stranger(_) => Exit::Unreachable,
             Self::Runtime(_) => Exit::Failed,
             Self::Answer(Answer { status: 404, .. }) => Exit::NotFound,
             Self::Answer(Answer {
@@ -317,12 +320,14 @@ impl Failure {
 }
 
 impl Answer {
-    /// The body of a success.
+    /// The body of a success; a controller's is always an object.
     fn success(self) -> Result<Value, Failure> {
-        if (200..300).contains(&self.status) {
-            Ok(self.body)
-        } else {
-            Err(Failure::Answer(self))
+        if !(200..300).contains(&self.status) {
+            return Err(Failure::Answer(self));
         }
+        if !self.body.is_object() {
+            return Err(Failure::Stranger(show::detail(&self.body)));
+        }
+        Ok(self.body)
     }
 }

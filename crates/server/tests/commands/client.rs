@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 use crate::fleet::{self, Fleet, reply};
 
 /// Exit code, standard output, standard error.
-type Ended = (i32, String, String);
+pub(crate) type Ended = (i32, String, String);
 
-async fn kvatlas(url: &str, args: &[&str], stdin: &str) -> Ended {
+pub(crate) async fn kvatlas(url: &str, args: &[&str], stdin: &str) -> Ended {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kvatlas"));
     command
         .args(args)

@@ -7,11 +7,11 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use kvatlas_controller::controller::WorkerAddress;
-use kvatlas_protocol::WorkerKey;
 use kvatlas_protocol::message::{
     ClearWorkerRetMsg, CompressWorkerRetMsg, DecompressWorkerRetMsg, ErrorMsg, HealthWorkerRetMsg,
     Message, MoveWorkerRetMsg, PinWorkerRetMsg,
 };
+use kvatlas_protocol::{HashScheme, Operation, OperationKind, SeqNum, WorkerId, WorkerKey};
 use kvatlas_server::app::{App, AppState};
 use kvatlas_server::cli::client::remote::Remote;
 use kvatlas_server::config::Config;
@@ -39,8 +39,13 @@ pub(crate) struct Worker {
 
 impl Fleet {
     pub(crate) async fn start() -> Self {
+        Self::with(&[]).await
+    }
+
+    /// The same, with these keys configured.
+    pub(crate) async fn with(keys: &[(&str, &str)]) -> Self {
         let mut config = Config::default();
-        for (key, value) in [
+        let loopback = [
             ("controller_host", "127.0.0.1"),
             ("controller_port", "0"),
             (
@@ -48,7 +53,8 @@ impl Fleet {
                 r#"{"pull": 0, "reply": 0, "heartbeat": 0}"#,
             ),
             ("shutdown_timeout_s", "2"),
-        ] {
+        ];
+        for (key, value) in loopback.iter().chain(keys) {
             config.set(key, value).unwrap().unwrap();
         }
         let app = App::bind(config, Levels::detached(tracing::Level::INFO)).unwrap();
@@ -91,6 +97,30 @@ impl Fleet {
         self.shared
             .controller
             .handle_register(key, address, now)
+            .unwrap();
+    }
+
+    /// The worker reports that it holds `tokens`, by the default scheme.
+    pub(crate) fn hold(&self, instance: &str, rank: i64, tokens: &[u32]) {
+        let operations: Vec<Operation> = HashScheme::default()
+            .chain(tokens)
+            .zip(1..)
+            .map(|(hash, seq)| Operation {
+                kind: OperationKind::Admit,
+                hash,
+                seq: SeqNum(seq),
+            })
+            .collect();
+        let now = self.shared.clock.now();
+        self.shared
+            .controller
+            .apply_batch(
+                instance,
+                WorkerId(rank),
+                "LocalCPUBackend",
+                &operations,
+                now,
+            )
             .unwrap();
     }
 

@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod client;
+mod contract;
 mod fleet;
+mod scale;
 
 use std::time::{Duration, Instant};
 
