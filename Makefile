@@ -71,9 +71,9 @@ interop: build ## real LMCache workers and the differential runner against the d
 
 SOAK_SECONDS ?= 600
 
-soak: ## a simulated fleet under traffic for SOAK_SECONDS: every lookup equals what its engines hold
+soak: ## a simulated fleet and the demo under traffic for SOAK_SECONDS each: lookups equal what engines hold
 	$(call say,soak)
-	KVATLAS_SOAK_SECONDS=$(SOAK_SECONDS) cargo test --locked -p kvatlas-server --test simulated soak_ -- --nocapture
+	KVATLAS_SOAK_SECONDS=$(SOAK_SECONDS) cargo test --locked -p kvatlas-server --test simulated --test demo soak_ -- --nocapture
 
 browser: build ## every page of the dashboard in Chromium against live controllers (KVATLAS_SCREENSHOTS=1 writes docs/screenshots/)
 	$(call say,dashboard in a browser)
