@@ -28,7 +28,7 @@ export async function the_controller_goes(t) {
   await page.goto(`${t.url}/#overview`);
   await page.locator('#link.on').waitFor();
   t.expect(/ERR_|Failed to load|net::/);
-  await stop(t.process);
+  await stop(t.controller);
   await page.locator('#link.off', { hasText: 'offline' }).waitFor();
   await page.getByRole('alert').getByText('The controller does not answer; trying again').waitFor();
   await page.locator('#nav a', { hasText: 'Fleet' }).click();

@@ -1,4 +1,5 @@
 // Every page of the dashboard in Chromium against live controllers. Ends with 1 at the first failure.
+// An argument picks the groups of that name.
 import assert from 'node:assert/strict';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -6,6 +7,9 @@ import { fileURLToPath } from 'node:url';
 import { open, violations, WIDE, NARROW } from './browser.js';
 import * as pages from './pages.js';
 import * as lonely from './lonely.js';
+import * as commands from './commands.js';
+import * as tokens from './tokens.js';
+import { many } from './many.js';
 import { upstream } from './upstream.js';
 import { controller, demo, stopAll } from './processes.js';
 
@@ -40,26 +44,42 @@ async function step(name, work, t) {
   console.log(`ok, ${((Date.now() - start) / 1000).toFixed(1)} s`);
 }
 
-async function run(browser) {
-  const fleet = await demo();
-  const { page, complaints, expect } = await browser.page();
-  const t = { page, complaints, expect, url: fleet.url, prompt: fleet.prompt, process: fleet, look: (name) => look(page, name) };
-  try {
-    for (const name of ['overview', 'fleet', 'lookup', 'actions', 'sync', 'diagnose', 'metrics', 'keyboard', 'api', 'overview_later']) await step(name.replaceAll('_', ' '), pages[name], t);
+/** What belongs together: steps on one page of the browser, one after the other. */
+const GROUPS = [
+  ['a live demo', async (t) => {
+    const fleet = await demo();
+    return { ...t, url: fleet.url, prompt: fleet.prompt };
+  }, [pages.overview, pages.fleet, pages.lookup, pages.actions, pages.sync, pages.diagnose, pages.metrics, pages.keyboard, pages.api, pages.overview_later]],
+  ['nobody there', async (t) => {
     const alone = await controller();
-    const empty = { ...t, url: alone.url, process: alone, controller: alone };
-    for (const name of ['empty_states', 'an_engine_appears', 'the_controller_goes']) await step(name.replaceAll('_', ' '), lonely[name], empty);
-    await step('upstream\'s dashboard', upstream, { ...t, ...await browser.page() });
-  } catch (error) {
-    await page.screenshot({ path: join(PICTURES, 'failed.png') }).catch(() => {});
-    throw error;
+    return { ...t, url: alone.url, controller: alone };
+  }, [lonely.empty_states, lonely.an_engine_appears, lonely.the_controller_goes]],
+  ['commands', async (t) => t, [commands.a_move_moves, commands.progress_is_live, commands.refused]],
+  ['tokens', async (t) => t, [tokens.both_roles]],
+  ['a token for commands', async (t) => t, [tokens.admin_only]],
+  ['2,000 workers', async (t) => t, [many]],
+  ['upstream’s own page', async (t) => t, [upstream]],
+];
+
+async function run(browser, wanted) {
+  for (const [group, begin, steps] of GROUPS.filter(([name]) => !wanted || name.includes(wanted))) {
+    const opened = await browser.page();
+    const t = await begin({ ...opened, look: (name) => look(opened.page, name) });
+    try {
+      for (const work of steps) await step(`${group}: ${work.name.replaceAll('_', ' ')}`, work, t);
+    } catch (error) {
+      await opened.page.screenshot({ path: join(PICTURES, 'failed.png') }).catch(() => {});
+      throw error;
+    }
+    await opened.page.close();
+    await stopAll();
   }
 }
 
 await mkdir(PICTURES, { recursive: true });
 const browser = await open();
 try {
-  await run(browser);
+  await run(browser, process.argv[2]);
   console.log(`browser: all pages work, ${((Date.now() - begin) / 1000).toFixed(0)} s; pictures in ${PICTURES}`);
 } catch (error) {
   console.log('FAILED');

@@ -58,6 +58,6 @@ export async function controller(...options) {
 }
 
 /** One simulated engine. */
-export function engine({ pull, reply }, name) {
-  return start(['worker', '--instance-id', name, '--pull-url', pull, '--reply-url', reply, '--worker-ports', '0,0', '--advertise-ip', '127.0.0.1', '--warm-up', '10', '--log-level', 'info'], /./);
+export function engine({ pull, reply }, name, options = ['--warm-up', '10'], environment = {}) {
+  return start(['worker', '--instance-id', name, '--pull-url', pull, '--reply-url', reply, ...(options.includes('--worker-ports') ? [] : ['--worker-ports', '0,0']), '--advertise-ip', '127.0.0.1', '--log-level', 'info', ...options], /registered worker=/, environment);
 }

@@ -34,4 +34,4 @@ fi
 "$root/tests/interop/setup.sh" # brings upstream's dashboard files
 
 export KVATLAS_BIN="$binary" BROWSER_MODULES="$modules"
-exec node "$here/main.js"
+exec node "$here/main.js" "$@"

@@ -20,7 +20,9 @@ let current = null;
 
 menu('');
 
-const offline = notice('bad', ['The controller does not answer; trying again. What you see is what it said last.']);
+const GONE = 'The controller does not answer; trying again. What you see is what it said last.';
+const CLOSED = 'The controller asks for a token: the button “Token” takes one.';
+const offline = notice('bad', [GONE]);
 offline.id = 'offline';
 offline.hidden = true;
 offline.setAttribute('role', 'alert');
@@ -41,15 +43,17 @@ function route() {
 }
 
 async function connect() {
-  const version = await session();
-  if (version) document.getElementById('version').textContent = version.version;
-  const stream = new EventSource('live');
-  const say = (on) => {
+  const say = (on, refused) => {
     live.connected = on;
-    link.textContent = on ? 'live' : 'offline';
+    link.textContent = on ? 'live' : refused ? 'no token' : 'offline';
     link.className = on ? 'on' : 'off';
+    offline.querySelector('p').textContent = refused ? CLOSED : GONE;
     offline.hidden = on;
   };
+  const known = await session();
+  if (known?.refused) { say(false, true); return; }
+  if (known) document.getElementById('version').textContent = known.version;
+  const stream = new EventSource('live');
   stream.addEventListener('history', (event) => {
     const { bounds, samples } = JSON.parse(event.data);
     live.bounds = bounds;

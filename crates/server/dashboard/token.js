@@ -27,7 +27,10 @@ export async function another(refused) {
   return asking;
 }
 
-/** Sees to it that the live stream may be opened: with a cookie if reading needs a token. */
+/**
+ * Sees to it that the live stream may be opened, with a cookie if reading needs a token. Gives the
+ * version of the controller, `refused` if it may not, null if nobody is there.
+ */
 export async function session() {
   try {
     let answer = await fetch('version', { headers: authorization() });
@@ -36,7 +39,7 @@ export async function session() {
       button.hidden = false;
       await fetch('session', { method: 'POST', headers: authorization() });
     }
-    return answer.ok ? await answer.json() : null;
+    return { refused: answer.status === 401, ...await answer.json() };
   } catch {
     // The stream will find out that nobody is there, and say so.
     return null;

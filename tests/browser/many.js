@@ -1,0 +1,73 @@
+// A fleet of 2,000 workers, registered over the wire: the page stays quick.
+import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
+import { promisify } from 'node:util';
+import { fileURLToPath } from 'node:url';
+import { join } from 'node:path';
+import { eventually } from './browser.js';
+import { tile } from './pages.js';
+import { controller } from './processes.js';
+
+const ROOT = fileURLToPath(new URL('../..', import.meta.url));
+const [INSTANCES, RANKS] = [250, 8];
+/** What a person may wait for an answer here, in ms: many times what it takes on an idle machine. */
+const PATIENCE = 3000;
+
+export async function many(t) {
+  const { page } = t;
+  const ours = await controller();
+  await promisify(execFile)(join(ROOT, '.cache/interop-venv/bin/python'), [join(ROOT, 'tests/browser/register.py'), ours.pull, ours.reply, INSTANCES, RANKS],
+    { env: { ...process.env, PYTHONPATH: join(ROOT, 'tests/interop/stubs'), PYTHONDONTWRITEBYTECODE: '1', LMCACHE_TRACK_USAGE: 'false', LMCACHE_LOG_LEVEL: 'WARNING' } });
+  await page.goto(`${ours.url}/#fleet`);
+  const rows = (some) => eventually(page, (wanted) => document.querySelectorAll('main tbody tr').length === wanted, some);
+  await page.getByText('1 to 50 of 2,000').waitFor();
+  await rows(50);
+  const took = {};
+  const timed = async (name, work) => {
+    const begin = Date.now();
+    await work();
+    took[name] = Date.now() - begin;
+  };
+  await timed('filter', async () => {
+    await page.getByRole('searchbox').fill('engine-0042');
+    await page.getByText(`1 to ${RANKS} of ${RANKS} (2,000 in all)`).waitFor();
+  });
+  assert.match(await page.locator('main tbody').innerText(), /engine-0042\s*:7/);
+  await page.getByRole('searchbox').fill('');
+  await page.getByText('1 to 50 of 2,000').waitFor();
+  const keys = page.locator('th button', { hasText: 'Keys' });
+  await timed('sort', async () => {
+    await keys.click();
+    await page.locator('th[aria-sort=descending]', { hasText: 'Keys' }).waitFor();
+  });
+  // Every fiftieth instance has the most: five of them, of eight ranks each.
+  await eventually(page, () => [...document.querySelectorAll('main tbody tr')].slice(0, 40).every((row) => row.cells[3].textContent === '50' && /engine-\d*[49]9/.test(row.cells[0].textContent)));
+  await page.getByLabel('Rows').selectOption('200');
+  await rows(200);
+  for (let shown = 201; shown < 2000; shown += 200) {
+    await timed(`page from ${shown}`, async () => {
+      await page.getByRole('button', { name: 'Next' }).click();
+      await page.getByText(`${shown.toLocaleString('en-US')} to ${(shown + 199).toLocaleString('en-US')} of 2,000`).waitFor();
+    });
+  }
+  assert.ok(await page.getByRole('button', { name: 'Next' }).isDisabled());
+  assert.equal(await page.locator('main tbody tr').last().locator('td').nth(3).innerText(), '1');
+  await timed('instances', async () => {
+    await page.getByRole('button', { name: 'Instances' }).click();
+    await page.getByText(`1 to 200 of ${INSTANCES}`).waitFor();
+  });
+  await timed('overview', async () => {
+    await page.locator('#nav a', { hasText: 'Overview' }).click();
+    await eventually(page, `${tile('Workers')} === '2,000'`);
+  });
+  await timed('sync', async () => {
+    await page.locator('#nav a', { hasText: 'Sync' }).click();
+    await rows(200);
+  });
+  await timed('command form', async () => {
+    await page.locator('#nav a', { hasText: 'Actions' }).click();
+    await page.getByRole('combobox', { name: 'Instance' }).selectOption('engine-0249');
+  });
+  for (const [name, ms] of Object.entries(took)) assert.ok(ms < PATIENCE, `${name} took ${ms} ms`);
+  process.stdout.write(`slowest ${Math.max(...Object.values(took))} ms, `);
+}
