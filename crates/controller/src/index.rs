@@ -48,8 +48,8 @@ use spill::{Arena, Sets, single};
 use sync::{AtomicU64, Ordering};
 use table::{Directory, Hasher, Tables};
 
-/// Operations whose buckets are loaded together: their cache misses overlap.
-const PIECE: usize = 64;
+/// How many operations ahead a bucket is asked for: their cache misses overlap.
+const AHEAD: usize = 12;
 /// Operations after which a waiting caller gets the lock: about 10 microseconds.
 const TURN: usize = 256;
 
@@ -183,18 +183,14 @@ impl Index {
     ) -> Applied {
         let mut total = Applied::default();
         let mut writer = self.writer.lock();
-        for (turn, operations) in operations.chunks(TURN).enumerate() {
-            if turn > 0 {
-                self.finish(&mut writer);
-                MutexGuard::bump(&mut writer);
-            }
+        let mut rest = operations;
+        while !rest.is_empty() {
             if !writer.holders.is_open(holder.0) {
                 break;
             }
-            let mut applied = Applied::default();
-            for piece in operations.chunks(PIECE) {
-                writer.apply_piece(holder.0, self.hasher, piece, read, &mut applied);
-            }
+            let turn = TURN.min(rest.len());
+            let applied = writer.apply_turn(holder.0, self.hasher, rest, turn, read);
+            rest = &rest[turn..];
             writer.holders.grew(holder.0, applied.added);
             writer.holders.shrank(holder.0, applied.removed);
             if let Some([count]) = self.counts.read(holder.index()) {
@@ -204,8 +200,11 @@ impl Index {
             }
             total.added += applied.added;
             total.removed += applied.removed;
+            self.finish(&mut writer);
+            if !rest.is_empty() {
+                MutexGuard::bump(&mut writer);
+            }
         }
-        self.finish(&mut writer);
         total
     }
 
@@ -357,25 +356,31 @@ impl Index {
 }
 
 impl Writer {
-    /// Applies at most [`PIECE`] operations.
+    /// Applies the first `turn` operations; the buckets of the next ones are asked for.
     #[inline]
-    fn apply_piece<T>(
+    fn apply_turn<T>(
         &mut self,
         holder: u32,
         hasher: Hasher,
-        piece: &[T],
+        operations: &[T],
+        turn: usize,
         read: impl Fn(&T) -> (OperationKind, ChunkHash),
-        applied: &mut Applied,
-    ) {
-        if piece.len() > 1 {
-            // First pass: bring the home buckets into the cache, all at once. To hash again later is
-            // cheaper than to keep the hashes.
-            let route = self.tables.directory().route(hasher);
-            for op in piece {
-                route.prefetch(read(op).1.0);
+    ) -> Applied {
+        let mut applied = Applied::default();
+        let ask = |tables: &Tables, op: &T| {
+            // To hash again later is cheaper than to keep the hash.
+            tables.directory().route(hasher).prefetch(read(op).1.0);
+        };
+        if operations.len() > 1 {
+            for op in &operations[..AHEAD.min(operations.len())] {
+                ask(&self.tables, op);
             }
         }
-        for op in piece {
+        let mut ahead = operations[AHEAD.min(operations.len())..].iter();
+        for op in &operations[..turn] {
+            if let Some(next) = ahead.next() {
+                ask(&self.tables, next);
+            }
             let (kind, ChunkHash(key)) = read(op);
             let hash = hasher.hash(key);
             match kind {
@@ -383,6 +388,7 @@ impl Writer {
                 OperationKind::Evict => applied.removed += u64::from(self.evict(holder, key, hash)),
             }
         }
+        applied
     }
 
     #[inline]

@@ -102,7 +102,20 @@ impl Bucket {
     /// The first empty slot, where a new key must go. Writer only.
     #[inline]
     pub(super) fn vacancy(&self) -> Option<usize> {
-        (0..SLOTS).find(|&slot| self.value(slot) == 0)
+        // Without branches, as in `probe`: which slot it is nobody can predict.
+        let mut empty = 0;
+        for slot in 0..SLOTS {
+            empty |= u32::from(self.value(slot) == 0) << slot;
+        }
+        let first = empty.trailing_zeros() as usize;
+        (first < SLOTS).then_some(first)
+    }
+
+    /// Puts a key into an empty slot of a bucket that no reader knows of.
+    #[inline]
+    pub(super) fn fill(&self, slot: usize, key: u64, value: u32) {
+        self.keys[slot].store(key, Ordering::Relaxed);
+        self.values[slot].store(value, Ordering::Relaxed);
     }
 
     /// Puts a key into an empty slot. Writer only.

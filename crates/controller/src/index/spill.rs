@@ -196,8 +196,18 @@ pub(super) struct Sets {
     pending: Vec<u32>,
     interned: HashTable<u32>,
     memos: Box<[Memo]>,
+    last: Last,
     scratch: Vec<u32>,
     freed: u64,
+}
+
+/// The change made last: chunks of a chain mostly make the same one.
+#[derive(Clone, Copy, Default)]
+struct Last {
+    from: u32,
+    change: u32,
+    to: u32,
+    is_known: bool,
 }
 
 impl Sets {
@@ -209,6 +219,7 @@ impl Sets {
             pending: Vec::new(),
             interned: HashTable::new(),
             memos: vec![Memo::default(); MEMO].into(),
+            last: Last::default(),
             scratch: Vec::new(),
             freed: 0,
         }
@@ -314,7 +325,17 @@ impl Sets {
         }
     }
 
+    #[inline]
     fn change(&mut self, value: u32, holder: u32, joins: bool) -> Option<u32> {
+        let change = holder << 1 | u32::from(joins);
+        let last = self.last;
+        if last.is_known && (last.from, last.change) == (value, change) {
+            return (last.to != value).then_some(last.to);
+        }
+        self.look_up(value, holder, joins)
+    }
+
+    fn look_up(&mut self, value: u32, holder: u32, joins: bool) -> Option<u32> {
         let change = holder << 1 | u32::from(joins);
         let slot = (value ^ value >> INDEX_BITS).wrapping_mul(0x9e37_79b1)
             ^ change.wrapping_mul(0x85eb_ca6b);
@@ -324,6 +345,12 @@ impl Sets {
             && memo.from_generation == self.generation(value)
             && memo.to_generation == self.generation(memo.to)
         {
+            self.last = Last {
+                from: value,
+                change,
+                to: memo.to,
+                is_known: true,
+            };
             return (memo.to != value).then_some(memo.to);
         }
         let to = if self.arena.contains(value, holder) == joins {
@@ -423,6 +450,7 @@ impl Sets {
     }
 
     fn free(&mut self, set: u32) {
+        self.last.is_known = false;
         let info = self.info(set);
         info.generation = info.generation.wrapping_add(1);
         let hash = info.hash;

@@ -5,7 +5,7 @@
 //! directory -> segment of 64 -> Arc<[Bucket]>   (an entry may repeat: a table of depth d serves every
 //!                                                entry that shares its first d hash bits)
 //! ```
-//! A table grows in small steps until [`MAX_BUCKETS`], then splits in two by the next hash bit. Readers
+//! A table grows by half until [`MAX_BUCKETS`], then splits in two by the next hash bit. Readers
 //! keep using the directory they loaded; a rebuilt table reaches them with the next publication, before
 //! which nobody else learns of later writes to it. A rebuilt table's predecessor never changes again.
 //!
@@ -26,14 +26,16 @@ const MAX_BUCKETS: usize = if cfg!(test) { 8 } else { 2048 };
 /// How full tables get while all of them together are smaller than [`ROOMY`]. Few keys then miss their
 /// home bucket, and each that does costs a mispredicted branch.
 const SMALL: Load = Load {
-    fresh: 115,
-    full: 166,
+    fresh: 96,
+    full: 146,
 };
 /// How full they get beyond, where memory counts for more.
 const LARGE: Load = Load {
-    fresh: 180,
-    full: 218,
+    fresh: 150,
+    full: 224,
 };
+/// How full tables are made for a number of keys known beforehand.
+const RESERVED: usize = 196;
 /// Buckets, 8 MB of them.
 const ROOMY: usize = 1 << 17;
 /// Share of slots in use below which a table shrinks, in 1/256.
@@ -224,6 +226,8 @@ pub(super) struct Tables {
     keys: usize,
     buckets: usize,
     dirty: bool,
+    /// Keys on their way from one table to the next.
+    moving: Vec<(u64, u32)>,
 }
 
 impl Tables {
@@ -242,6 +246,7 @@ impl Tables {
             keys: 0,
             buckets: 1,
             dirty: false,
+            moving: Vec::new(),
         }
     }
 
@@ -250,15 +255,13 @@ impl Tables {
         if self.keys > 0 {
             return;
         }
-        // As large as it will be decides how densely it is filled.
-        self.buckets = keys / SLOTS;
-        let per_table = MAX_BUCKETS * SLOTS * self.load().fresh / 256;
+        let per_table = MAX_BUCKETS * SLOTS * RESERVED / 256;
         while keys / self.directory.entries() > per_table {
             self.double();
         }
         // Tables do not get equally many.
         let mean = keys / self.directory.entries();
-        let size = self.buckets_for(mean + mean / 32, 0).min(MAX_BUCKETS);
+        let size = buckets_for(mean + mean / 32, RESERVED).min(MAX_BUCKETS);
         let depth = 64 - self.directory.shift;
         self.buckets = 0;
         for entry in 0..self.directory.entries() {
@@ -293,6 +296,7 @@ impl Tables {
         self.buckets * size_of::<Bucket>()
             + self.directory.segments.len() * (size_of::<Segment>() + 8)
             + self.extents.capacity() * size_of::<Extent>()
+            + self.moving.capacity() * size_of::<(u64, u32)>()
     }
 
     /// Heap bytes if all tables had just been built: what the keys need at most, while
@@ -418,13 +422,14 @@ impl Tables {
         let Extent { depth, keys: held } = self.extents[first];
         self.dirty = true;
         self.buckets -= old.len();
-        let size = self.buckets_for(keys, old.len());
+        let size = buckets_for(keys, self.load().fresh);
         if size <= MAX_BUCKETS || depth >= 48 {
-            let new = build(size);
-            for_each(&old, |key, value| {
-                place(&new, key, self.hasher.hash(key), value);
-            });
-            self.install(first, self.span(first), &new, Extent { keys: held, depth });
+            let mut new = Growing::new(size);
+            for &(key, value) in gather(&old, &mut self.moving) {
+                new.place(key, self.hasher.hash(key), value);
+            }
+            let extent = Extent { keys: held, depth };
+            self.install(first, self.span(first), &new.table, extent);
             return;
         }
         if depth == 64 - self.directory.shift {
@@ -432,24 +437,27 @@ impl Tables {
             self.buckets += old.len();
             return self.rebuild(first * 2, keys);
         }
-        let bit = 1 << (63 - depth);
-        let mut upper = 0;
-        for_each(&old, |key, _| {
-            upper += u32::from(self.hasher.hash(key) & bit != 0);
-        });
-        let lower = held - upper;
-        let halves = [lower, upper].map(|n| build(self.buckets_for(n as usize + 1, 0)));
-        for_each(&old, |key, value| {
-            let hash = self.hasher.hash(key);
-            place(&halves[usize::from(hash & bit != 0)], key, hash, value);
-        });
+        let bit = 63 - depth;
         let span = self.span(first) / 2;
-        for (half, keys) in [lower, upper].into_iter().enumerate() {
+        let loads = [first, first + span].map(|entry| self.staggered(entry));
+        let hasher = self.hasher;
+        let is_upper = |key| (hasher.hash(key) >> bit & 1) as usize;
+        let moving = gather(&old, &mut self.moving);
+        let upper: usize = moving.iter().map(|&(key, _)| is_upper(key)).sum();
+        let lower = moving.len() - upper;
+        let mut halves = [
+            Growing::new(buckets_for(lower + 1, loads[0])),
+            Growing::new(buckets_for(upper + 1, loads[1])),
+        ];
+        for &(key, value) in moving {
+            halves[is_upper(key)].place(key, hasher.hash(key), value);
+        }
+        for (half, (new, keys)) in halves.into_iter().zip([lower, upper]).enumerate() {
             let extent = Extent {
-                keys,
+                keys: keys as u32,
                 depth: depth + 1,
             };
-            self.install(first + half * span, span, &halves[half], extent);
+            self.install(first + half * span, span, &new.table, extent);
         }
     }
 
@@ -457,15 +465,13 @@ impl Tables {
         if self.buckets < ROOMY { SMALL } else { LARGE }
     }
 
-    /// Buckets a table of `keys` keys is built with. Tables under a page double, as their size costs
-    /// nothing; larger ones take small steps.
-    fn buckets_for(&self, keys: usize, before: usize) -> usize {
-        let fit = (keys * 256).div_ceil(SLOTS * self.load().fresh).max(1);
-        if before != 0 && fit > before && before < 64 {
-            fit.max(before * 2)
-        } else {
-            fit
-        }
+    /// How full the half of a table that begins at `entry` is made. All tables get keys at the same
+    /// rate: built equally full they would all grow at the same moment, and be large together.
+    fn staggered(&self, entry: usize) -> usize {
+        let Load { fresh, full } = self.load();
+        let position = (entry as u64) << self.directory.shift;
+        let random = (self.hasher.hash(position) >> 48) as usize;
+        fresh + (((full - fresh) * random) >> 16)
     }
 
     fn install(&mut self, first: usize, span: usize, table: &Table, extent: Extent) {
@@ -545,6 +551,39 @@ fn build(size: usize) -> Table {
     (0..size).map(|_| Bucket::default()).collect()
 }
 
+/// Buckets of a table of `keys` keys that is made this full, in 1/256.
+fn buckets_for(keys: usize, load: usize) -> usize {
+    (keys * 256).div_ceil(SLOTS * load).max(1)
+}
+
+/// A table that no reader knows of yet, and keys are only added to.
+struct Growing {
+    table: Table,
+    /// Slots in use of each bucket.
+    used: Vec<u8>,
+}
+
+impl Growing {
+    fn new(size: usize) -> Self {
+        Self {
+            table: build(size),
+            used: vec![0; size],
+        }
+    }
+
+    /// [`place`], without a look at what the buckets hold.
+    #[inline]
+    fn place(&mut self, key: u64, hash: u64, value: u32) {
+        let mut at = home(hash, self.used.len());
+        while usize::from(self.used[at]) == SLOTS {
+            self.table[at].pass();
+            at = following(at, self.used.len());
+        }
+        self.table[at].fill(self.used[at].into(), key, value);
+        self.used[at] += 1;
+    }
+}
+
 fn is_sparse(keys: usize, size: usize) -> bool {
     size > 1 && keys * 256 < size * SLOTS * SPARSE
 }
@@ -573,13 +612,20 @@ fn unpass(table: &[Bucket], hash: u64, last: usize) {
     }
 }
 
-fn for_each(table: &[Bucket], mut visit: impl FnMut(u64, u32)) {
+/// Keys and values of a table, in the order of their buckets.
+fn gather<'m>(table: &[Bucket], moving: &'m mut Vec<(u64, u32)>) -> &'m [(u64, u32)] {
+    let room = table.len() * SLOTS + 1;
+    if moving.len() < room {
+        moving.resize(room, (0, 0));
+    }
+    let mut keys = 0;
     for bucket in table {
         for slot in 0..SLOTS {
             let value = bucket.value(slot);
-            if value != 0 {
-                visit(bucket.key(slot), value);
-            }
+            // Written in any case and overwritten if the slot is empty: nobody can predict which are.
+            moving[keys] = (bucket.key(slot), value);
+            keys += usize::from(value != 0);
         }
     }
+    &moving[..keys]
 }

@@ -122,6 +122,29 @@ fn a_set_grows_to_thousands_and_shrinks_back() {
 }
 
 #[test]
+fn a_change_is_not_taken_from_memory_once_its_set_is_another() {
+    let index = Index::new(7);
+    let (first, second) = (open(&index), open(&index));
+    index.apply(first, &[admit(0), admit(1)]);
+    index.apply(second, &[admit(0), admit(1)]);
+    // The set of both is freed by changes that were never made before and are not made again.
+    index.apply(second, &[evict(0)]);
+    index.apply(first, &[evict(1)]);
+    // Others come and go until its place is given out again.
+    for key in 10..100 {
+        let other = open(&index);
+        index.apply(second, &[admit(key)]);
+        index.apply(other, &[admit(key)]);
+        if key < 50 {
+            index.apply(other, &[evict(key)]);
+        }
+    }
+    index.apply(second, &[admit(0)]);
+    assert_eq!(holders(&index, 0), [first, second]);
+    index.check_invariants();
+}
+
+#[test]
 fn a_retired_holder_is_gone_at_once_and_its_id_returns_after_the_sweep() {
     let index = Index::new(7);
     let (kept, gone) = (open(&index), open(&index));
