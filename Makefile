@@ -13,7 +13,7 @@ ARGS ?=
 say = @printf '\n\033[1m== %s\033[0m\n' "$(1)"
 NEXTEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo yes)
 
-.PHONY: help run build release test check fmt deny unit loom stress interop browser soak chaos bench bench-guard fuzz clean packaging manifests docs dist
+.PHONY: help run build release test check fmt deny unit loom stress interop browser screenshots soak chaos bench bench-guard fuzz clean packaging manifests docs dist
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -75,9 +75,12 @@ soak: ## a simulated fleet and the demo under traffic for SOAK_SECONDS each: loo
 	$(call say,soak)
 	KVATLAS_SOAK_SECONDS=$(SOAK_SECONDS) cargo test --locked -p kvatlas-server --test simulated --test demo soak_ -- --nocapture
 
-browser: build ## every page of the dashboard in Chromium against live controllers (KVATLAS_SCREENSHOTS=1 writes docs/screenshots/)
+browser: build ## every page of the dashboard in Chromium against live controllers
 	$(call say,dashboard in a browser)
-	tests/browser/run.sh
+	tests/browser/run.sh $(ARGS)
+
+screenshots: build ## the same, and writes docs/screenshots
+	KVATLAS_SCREENSHOTS=1 tests/browser/run.sh
 
 PEERS := target/peers/release
 RESULTS := target/bench.jsonl

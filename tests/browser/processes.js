@@ -30,11 +30,11 @@ export function start(args, sign, environment = {}) {
 }
 
 /** Ends a process and waits for its end. */
-export function stop({ child }) {
+export function stop({ child }, signal = 'SIGTERM') {
   return new Promise((resolve) => {
     if (child.exitCode !== null || child.signalCode !== null) { resolve(); return; }
     child.once('exit', resolve);
-    child.kill('SIGTERM');
+    child.kill(signal);
   });
 }
 
@@ -43,8 +43,8 @@ export async function stopAll() {
 }
 
 /** A controller with a simulated fleet: its address, and the file with a prompt that is cached. */
-export async function demo() {
-  const started = await start(['demo', '--port', '0', '--ranks', '3'], /Look at it\s+(http:\S+)\/\n[\s\S]*lookup -f (\S+)/);
+export async function startDemo(...options) {
+  const started = await start(['demo', '--port', '0', ...options], /Look at it\s+(http:\S+)\/\n[\s\S]*lookup -f (\S+)/);
   return { ...started, url: started.match[1], prompt: started.match[2] };
 }
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The dashboard in Chromium against the debug binary (or $KVATLAS_BIN). Installs what is missing:
 # Chromium (and Node.js, 18 or newer) from the distribution, playwright-core and axe-core under .cache/browser.
-# KVATLAS_SCREENSHOTS=1 also writes docs/screenshots/.
+# With KVATLAS_SCREENSHOTS=1 the pictures that are committed are written to docs/screenshots/ too.
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 root="$(cd "$here/../.." && pwd)"
@@ -13,6 +13,8 @@ if [ ! -x "$binary" ]; then
   exit 1
 fi
 missing=()
+# The page asks for Inter first; pictures should look as it was meant.
+if [ -n "${KVATLAS_SCREENSHOTS:-}" ] && ! fc-list | grep -q Inter; then missing+=(fontconfig fonts-inter); fi
 if ! command -v node >/dev/null; then missing+=(nodejs npm); fi
 if ! command -v "${CHROMIUM:-chromium}" >/dev/null; then missing+=(chromium fonts-dejavu-core); fi
 if [ "${#missing[@]}" -gt 0 ]; then
