@@ -23,6 +23,44 @@ def pair(controller, fleet):
     return workers, tokens
 
 
+def test_four_workers_of_three_instances_obey_all_six_commands(controller, pair, fleet):
+    """Each with its own arguments, and nobody else is asked."""
+    workers, tokens = pair
+    # One more instance of two ranks would be a pair again: these two are single.
+    lone = fleet.start(controller, "lone", peer_url="10.0.2.1:7100")
+    other = fleet.start(controller, "other", peer_url="10.0.3.1:7100")
+    lone.store(tokens)
+    eventually(lambda: controller.key_count("lone", 0), 2)
+    whole = len(tokens)
+    for instance, obeying in (("a", workers), ("lone", [lone])):
+        where = {"instance_id": instance, "location": CPU}
+        packed = {**where, "method": "cachegen", "tokens": tokens}
+        orders = [
+            ("/pin", {**where, "tokens": tokens[:CHUNK]}, CHUNK, {"call": "pin", "tokens": tokens[:CHUNK], "search_range": [CPU], "pin": True}),
+            ("/compress", packed, whole, {"call": "compress", "tokens": tokens, "method": "cachegen", "location": CPU}),
+            ("/decompress", packed, whole, {"call": "decompress", "tokens": tokens, "method": "cachegen", "location": CPU}),
+            ("/clear", where, CHUNK, {"call": "clear", "locations": [CPU]}),
+        ]
+        for path, body, expected, call in orders:
+            reply = controller.post(path, body)
+            assert (reply.status_code, reply.json()["num_tokens"]) == (200, expected), path
+            assert [worker.calls()[-1] for worker in obeying] == [call] * len(obeying)
+        assert set(controller.post("/health", {"instance_id": instance}).json()["error_codes"].values()) == {0}
+    body = {"old_position": ["lone", CPU], "new_position": ["other", CPU], "tokens": tokens, "should_copy": False}
+    reply = controller.post("/move", body)
+    assert (reply.status_code, reply.json().get("num_tokens")) == (200, whole), reply.text
+    assert lone.calls("move") == [
+        {"call": "move", "tokens": tokens, "old_position": CPU, "new_position": ["10.0.3.1:7100", CPU], "do_copy": False}
+    ]
+    assert other.calls("move") == [] and all(worker.calls("move") == [] for worker in workers)
+    # LMCache's worker has reasons of its own to refuse, and they are passed on.
+    refused = controller.post("/move", {**body, "new_position": ["other", DISK]})
+    assert refused.status_code == 502 and "Only support moving to cpu" in refused.json()["detail"]
+    # Two ranks do not fit into one.
+    refused = controller.post("/move", {**body, "old_position": ["a", CPU]})
+    assert refused.status_code == 409 and refused.json()["detail"]
+
+
 def test_clear_is_obeyed_and_the_index_follows_the_evictions(controller, pair):
     workers, tokens = pair
     reply = controller.post("/clear", {"instance_id": "a", "location": CPU})
@@ -129,9 +167,17 @@ def test_an_engine_that_sleeps_12_seconds_is_waited_for_and_holds_up_nobody(cont
 
 def test_a_dead_worker_and_its_return_on_the_same_port(controller, fleet):
     worker = fleet.start(controller, "a")
+    fleet.start(controller, "b")
     worker.kill()
-    reply = controller.post("/clear?timeout_s=1", {"instance_id": "a", "location": CPU})
-    assert reply.status_code == 504 and reply.json()["detail"]
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        begun = time.monotonic()
+        dead = pool.submit(lambda: (controller.post("/clear?timeout_s=2", {"instance_id": "a", "location": CPU}), time.monotonic() - begun))
+        eventually(lambda: len(controller.get("/events?state=running").json()["events"]), 1)
+        assert controller.post("/clear", {"instance_id": "b", "location": CPU}).status_code == 200
+        assert not dead.done(), "the other instance's command was not held up"
+        reply, took = dead.result()
+    assert reply.status_code == 504 and "a:0" in reply.json()["detail"]
+    assert 2 <= took < 10, "within its deadline, on a loaded machine"
 
     back = fleet.start(controller, "a", port=worker.port, wait=False)
     assert back.read_answer() == "open"

@@ -225,14 +225,15 @@ fn soak_the_demo_answers_rightly_while_chunks_come_and_go() {
     let mut demo = Demo::start();
     let prompt: Value = serde_json::from_slice(&std::fs::read(&demo.prompt).unwrap()).unwrap();
     let whole = prompt["tokens"].as_array().unwrap().len() as u64;
-    // From now on demo-1 holds all of it, whatever else it evicts.
-    eventually("all of the prompt is pinned", || {
+    // From now on demo-1 holds all of it, whatever else it evicts; a pin holds for five minutes.
+    let pin = || {
         let line = format!("kvatlas pin demo-1 -f {} --json", demo.prompt);
         let output = demo.shell(&line);
         // Ranks may disagree while the engine works; then it is asked again.
         let answer: Value = serde_json::from_slice(&output.stdout).ok()?;
-        (answer["num_tokens"] == whole).then_some(())
-    });
+        (answer["num_tokens"] == whole).then(Instant::now)
+    };
+    let mut pinned_at = eventually("all of the prompt is pinned", pin);
     let unknown = format!(
         "{}/{}-nobody.json",
         env!("CARGO_TARGET_TMPDIR"),
@@ -252,6 +253,9 @@ fn soak_the_demo_answers_rightly_while_chunks_come_and_go() {
     let until = Instant::now() + soak_time();
     let (mut rounds, mut partly, before) = (0, 0, evictions());
     while rounds < 10 || Instant::now() < until {
+        if pinned_at.elapsed() > Duration::from_secs(60) {
+            pinned_at = pin().expect("what is pinned is held");
+        }
         let found = demo.lookup(&demo.prompt);
         assert_eq!(
             found.first(),
