@@ -13,7 +13,7 @@ ARGS ?=
 say = @printf '\n\033[1m== %s\033[0m\n' "$(1)"
 NEXTEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo yes)
 
-.PHONY: help run build release test check fmt deny unit loom stress interop browser screenshots soak chaos bench bench-guard fuzz clean packaging manifests docs dist
+.PHONY: help run build release test check fmt deny unit loom stress interop api browser screenshots soak chaos bench bench-guard fuzz clean packaging manifests docs dist
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -28,7 +28,7 @@ build: ## debug build of everything
 release: ## optimized binary at target/release/kvatlas
 	cargo build --release --locked -p kvatlas-server
 
-test: check unit loom interop browser packaging bench-guard ## everything CI runs
+test: check unit loom interop api browser packaging bench-guard ## everything CI runs
 	$(call say,all tests passed)
 
 check: ## formatting, lints, dependency rules
@@ -68,6 +68,10 @@ stress: ## readers beside a writer of the index for STRESS_SECONDS (600), no ans
 interop: build ## real LMCache workers and the differential runner against the debug binary
 	$(call say,interop with LMCache 0.5.6)
 	tests/interop/run.sh $(ARGS)
+
+api: build ## the endpoints against their own description, by schemathesis (KVATLAS_API_EXAMPLES: how many a check)
+	$(call say,endpoints by schemathesis)
+	tests/api/run.sh $(ARGS)
 
 SOAK_SECONDS ?= 600
 

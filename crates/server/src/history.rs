@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use kvatlas_protocol::Timestamp;
 use parking_lot::Mutex;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::app::Shared;
@@ -19,7 +20,7 @@ pub const INTERVAL: Duration = Duration::from_secs(5);
 const KEPT: usize = 720;
 
 /// The fleet and the counters at one moment.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Sample {
     /// Seconds since the Unix epoch.
     pub at: f64,

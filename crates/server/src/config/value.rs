@@ -337,18 +337,27 @@ impl KnobValue for ClientAuth {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogLevel(pub tracing::Level);
 
+/// Names of log levels, Python's too, in any case.
+pub const LEVELS: [(&str, tracing::Level); 9] = [
+    ("trace", tracing::Level::TRACE),
+    ("notset", tracing::Level::TRACE),
+    ("debug", tracing::Level::DEBUG),
+    ("info", tracing::Level::INFO),
+    ("warn", tracing::Level::WARN),
+    ("warning", tracing::Level::WARN),
+    ("error", tracing::Level::ERROR),
+    ("critical", tracing::Level::ERROR),
+    ("fatal", tracing::Level::ERROR),
+];
+
 impl KnobValue for LogLevel {
     /// Reads Python's names too (`WARNING`, `CRITICAL`).
     fn read(text: &str) -> Result<Self, Refusal> {
-        let level = match text.to_ascii_lowercase().as_str() {
-            "trace" | "notset" => tracing::Level::TRACE,
-            "debug" => tracing::Level::DEBUG,
-            "info" => tracing::Level::INFO,
-            "warn" | "warning" => tracing::Level::WARN,
-            "error" | "critical" | "fatal" => tracing::Level::ERROR,
-            _ => return Err(expected("error, warn, info, debug or trace")),
-        };
-        Ok(Self(level))
+        let mut levels = LEVELS.iter();
+        levels
+            .find(|(name, _)| name.eq_ignore_ascii_case(text))
+            .map(|(_, level)| Self(*level))
+            .ok_or_else(|| expected("error, warn, info, debug or trace"))
     }
 
     fn show(&self) -> String {

@@ -36,6 +36,7 @@ use uuid::Uuid;
 use super::api::Api;
 use super::api::operation::Operation;
 use super::error::ApiError;
+use super::query::Query;
 use crate::app::AppState;
 use crate::config::Config;
 use crate::config::value::{ClientAuth, Secret};
@@ -357,9 +358,7 @@ pub(super) fn needed(method: &Method, uri: &Uri, metrics_open: bool) -> Option<R
         "/metrics" if metrics_open => None,
         "/env" => Some(Role::Admin),
         // Upstream sets levels by GET.
-        "/loglevel" if uri.query().is_some_and(|query| query.contains("level=")) => {
-            Some(Role::Admin)
-        }
+        "/loglevel" if Query::read(uri.query()).text("level").is_some() => Some(Role::Admin),
         _ => Some(Role::Read),
     }
 }
@@ -449,6 +448,7 @@ mod tests {
             ("POST", "/not-yet-invented"),
             ("DELETE", "/lookup/"),
             ("GET", "/loglevel?logger_name=a&level=debug"),
+            ("GET", "/loglevel?le%76el=debug"),
             ("GET", "/env"),
             ("PUT", "/static/x"),
         ] {

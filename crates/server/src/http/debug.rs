@@ -20,7 +20,7 @@ use super::api::operation::{JSON, Operation, Parameter, TEXT};
 use super::error::ApiError;
 use super::query::{LastSegment, Query};
 use crate::app::{AppState, Shared};
-use crate::config::value::{KnobValue, LogLevel};
+use crate::config::value::{KnobValue, LEVELS, LogLevel};
 use crate::housekeeping::{Task, expiry_interval};
 
 /// Routes of this file.
@@ -129,7 +129,7 @@ fn level_operation(id: &'static str) -> Operation {
     Operation::new(id, "Show or set log levels")
         .about("Without `level` it shows, with `level` it sets and needs the admin token: LMCache sets levels by GET.")
         .parameter(Parameter::text("logger_name", "A module; the whole process if absent.").example("kvatlas_server"))
-        .parameter(Parameter::text("level", "DEBUG, INFO, WARNING, ERROR, ..."))
+        .parameter(Parameter::any_case("level", LEVELS.map(|(name, _)| name), "The level to set: debug, info, warning, error, ..."))
         .gives_text(TEXT, "the levels", "kvatlas_server: INFO")
         .answers::<String>(
             StatusCode::BAD_REQUEST,

@@ -100,7 +100,7 @@ struct CheckBody {
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "EventStatus")]
 struct Status {
-    #[schemars(extend("enum" = ["running", "finished", "failed", "partial"]))]
+    #[schemars(extend("enum" = STATES.map(name::state)))]
     status: &'static str,
 }
 
@@ -171,7 +171,7 @@ struct EventView {
     /// Only of a move.
     #[serde(skip_serializing_if = "Option::is_none")]
     target_instance_id: Option<String>,
-    #[schemars(extend("enum" = ["running", "finished", "failed", "partial"]))]
+    #[schemars(extend("enum" = STATES.map(name::state)))]
     state: &'static str,
     num_tokens: Option<i64>,
     error: Option<String>,

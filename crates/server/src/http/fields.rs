@@ -25,6 +25,9 @@ const MAX_FIELDS: usize = 64;
 /// Wrong items of one list that are named.
 const MAX_WRONG_ITEMS: usize = 8;
 
+/// What editors put before a text in UTF-8.
+const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
+
 /// A JSON object, field by field.
 #[derive(Debug)]
 pub struct Fields {
@@ -47,7 +50,9 @@ impl Fields {
         if body.is_empty() {
             return Err(one("missing", "Field required", Value::Null));
         }
-        match serde_json::from_slice::<Object<'_>>(body) {
+        // Python's reader skips the mark too.
+        let text = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
+        match serde_json::from_slice::<Object<'_>>(text) {
             Ok(Object(fields)) => {
                 let start = body.as_ptr().addr();
                 let place = |raw: &str| {
@@ -66,10 +71,10 @@ impl Fields {
             Err(error) if error.is_data() => Err(one(
                 "model_attributes_type",
                 "Input should be a valid dictionary or object to extract fields from",
-                shown(std::str::from_utf8(body).unwrap_or_default()),
+                shown(std::str::from_utf8(text).unwrap_or_default()),
             )),
             Err(error) => {
-                let at = offset(body, error.line(), error.column());
+                let at = offset(text, error.line(), error.column());
                 let error = FieldError::not_json(at, &error.to_string());
                 Err(ApiError::invalid(error))
             }
@@ -473,6 +478,13 @@ mod tests {
         assert_eq!(kind(b""), "missing");
         assert_eq!(kind(b"{\"a\": "), "json_invalid");
         assert_eq!(kind(b"[1]"), "model_attributes_type");
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_the_body() {
+        let mut fields = read("\u{feff}{\"a\": [1, 2]}").unwrap();
+        let ints = fields.ints("a");
+        assert_eq!(fields.finish(ints).unwrap(), [1, 2]);
     }
 
     #[test]

@@ -61,7 +61,7 @@ pub fn routes() -> Api {
                 "key_count": 478,
                 "gaps": 0,
                 "sync_wanted": false,
-                "locations": [{ "location": "LocalCPUBackend", "key_count": 478, "gaps": 0, "sync": "idle" }],
+                "locations": [{ "location": "LocalCPUBackend", "key_count": 478, "gaps": 0, "sync": "in sync" }],
             }],
         }));
     Api::new("Fleet").get("/fleet", fleet, operation)
@@ -104,8 +104,7 @@ struct FleetLocation {
     location: String,
     key_count: u64,
     gaps: u64,
-    #[schemars(extend("enum" = ["idle", "unproved", "wanted", "running", "completed", "unrepairable"]))]
-    sync: &'static str,
+    sync: SyncName,
 }
 
 async fn fleet(
@@ -151,13 +150,26 @@ async fn fleet(
 }
 
 /// A sync state by the name people see.
-pub(super) fn sync_name(state: &SyncState) -> &'static str {
-    match state {
-        SyncState::Idle | SyncState::Completed { .. } => "in sync",
-        SyncState::Unproved { .. } => "unproved",
-        SyncState::Wanted { .. } => "wanted",
-        SyncState::Running { .. } => "running",
-        SyncState::Unrepairable { .. } => "unrepairable",
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum SyncName {
+    #[serde(rename = "in sync")]
+    InSync,
+    Unproved,
+    Wanted,
+    Running,
+    Unrepairable,
+}
+
+impl From<&SyncState> for SyncName {
+    fn from(state: &SyncState) -> Self {
+        match state {
+            SyncState::Idle | SyncState::Completed { .. } => Self::InSync,
+            SyncState::Unproved { .. } => Self::Unproved,
+            SyncState::Wanted { .. } => Self::Wanted,
+            SyncState::Running { .. } => Self::Running,
+            SyncState::Unrepairable { .. } => Self::Unrepairable,
+        }
     }
 }
 
@@ -170,7 +182,7 @@ fn row(worker: &WorkerInfo, silent_s: f64) -> Row {
         location: location.location.to_string(),
         key_count: location.key_count,
         gaps: location.gaps,
-        sync: sync_name(&location.sync),
+        sync: (&location.sync).into(),
     };
     Row {
         instance_id: worker.key.instance.to_string(),

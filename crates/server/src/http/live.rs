@@ -6,6 +6,7 @@
 //! ```
 //! A stream ends when the process stops. At most [`MAX_STREAMS`] at a time.
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -15,6 +16,8 @@ use axum::http::StatusCode;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use futures_util::Stream;
 use futures_util::stream::unfold;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::Serialize;
 use serde_json::json;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Interval, MissedTickBehavior, interval};
@@ -37,10 +40,11 @@ const TICK: Duration = Duration::from_secs(1);
 pub fn routes() -> Api {
     let operation = Operation::new("live", "The fleet and the counters once a second")
         .about("Server-sent events: `history` once, with the last hour and the bounds of the latency counts in seconds; then `sample` every second. The stream has no end.")
-        .gives_text(
+        .answers::<LiveEvent>(
+            StatusCode::OK,
+            "the stream; the schema is that of one event",
             "text/event-stream",
-            "the stream",
-            "event: sample\ndata: {\"at\":1795374888.8,\"instances\":2,\"workers\":4,\"keys\":1824}\n\n",
+            "event: sample\ndata: {\"at\":1795374888.8,\"instances\":2,\"workers\":4,\"keys\":1824}\n\n".into(),
         )
         .refuses(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -48,6 +52,43 @@ pub fn routes() -> Api {
             "128 pages are watching already; close one",
         );
     Api::new("Page").get("/live", live, operation)
+}
+
+/// The last hour.
+#[derive(Serialize, JsonSchema)]
+struct History {
+    /// Bounds of the latency counts, in seconds.
+    bounds: [f64; LATENCY_BOUNDS.len()],
+    /// Oldest first.
+    samples: Vec<Sample>,
+}
+
+/// One event of the stream: `data` is a History or a Sample as JSON.
+struct LiveEvent;
+
+impl JsonSchema for LiveEvent {
+    fn schema_name() -> Cow<'static, str> {
+        "LiveEvent".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let forms = [
+            generator.subschema_for::<History>(),
+            generator.subschema_for::<Sample>(),
+        ];
+        json_schema!({
+            "type": "object",
+            "properties": {
+                "event": { "type": "string", "enum": ["history", "sample"] },
+                "data": {
+                    "type": "string",
+                    "contentMediaType": "application/json",
+                    "contentSchema": { "anyOf": forms },
+                },
+            },
+            "required": ["event", "data"],
+        })
+    }
 }
 
 struct Watch {
@@ -87,8 +128,13 @@ async fn live(
         } else {
             watch.begun = true;
             let samples = watch.state.history.samples();
-            let history = json!({ "bounds": LATENCY_BOUNDS, "samples": samples });
-            Event::default().event("history").data(history.to_string())
+            let history = History {
+                bounds: LATENCY_BOUNDS,
+                samples,
+            };
+            Event::default()
+                .event("history")
+                .data(json!(history).to_string())
         };
         Some((Ok(event), watch))
     });

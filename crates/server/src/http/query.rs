@@ -9,6 +9,9 @@ use serde_json::Value;
 
 use super::error::{ApiError, FieldError};
 
+/// Shortest time that can be asked for.
+pub const SHORTEST: Duration = Duration::from_millis(1);
+
 /// Parameters of a request; of a repeated one the last counts, as in FastAPI.
 #[derive(Debug, Default)]
 pub struct Query {
@@ -80,13 +83,13 @@ impl Query {
         })
     }
 
-    /// A time in seconds, above zero and up to `most`, that may be absent.
+    /// A time in seconds, from [`SHORTEST`] to `most`, that may be absent.
     pub fn seconds(&mut self, name: &str, most: Duration) -> Option<Duration> {
-        let most_s = most.as_secs();
-        let msg = format!("Input should be a number of seconds above 0 and up to {most_s}");
+        let (least_s, most_s) = (SHORTEST.as_secs_f64(), most.as_secs());
+        let msg = format!("Input should be a number of seconds from {least_s} to {most_s}");
         self.parsed(name, "float_parsing", &msg, |text| {
             let time = Duration::try_from_secs_f64(text.parse().ok()?).ok()?;
-            (!time.is_zero() && time <= most).then_some(time)
+            (SHORTEST..=most).contains(&time).then_some(time)
         })
     }
 
@@ -192,7 +195,7 @@ mod tests {
     #[test]
     fn values_out_of_range_are_refused() {
         let most = Duration::from_secs(3_600);
-        for text in ["0", "-1", "nan", "inf", "3601", "x", ""] {
+        for text in ["0", "1e-9", "-1", "nan", "inf", "3601", "x", ""] {
             let mut query = Query::read(Some(&format!("t={text}&n={text}")));
             assert_eq!(query.seconds("t", most), None, "{text}");
             assert_eq!(query.count("n", 9), None, "{text}");

@@ -14,6 +14,7 @@ use serde_json::json;
 use super::api::Api;
 use super::api::operation::{Operation, Parameter};
 use super::error::ApiError;
+use super::fleet::SyncName;
 use super::query::Query;
 use crate::app::{AppState, Shared};
 use crate::store::{Health, Status};
@@ -145,11 +146,10 @@ struct SyncWanted {
     since: f64,
 }
 
-#[derive(Serialize, JsonSchema, Default)]
+#[derive(Serialize, JsonSchema)]
 struct LocationSync {
     location: String,
-    #[schemars(extend("enum" = ["in sync", "unproved", "wanted", "running", "unrepairable"]))]
-    state: &'static str,
+    state: SyncName,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -279,24 +279,26 @@ fn location(info: &LocationInfo) -> LocationSync {
     let time = |at: &Timestamp| Some(at.as_secs_f64());
     let row = LocationSync {
         location: info.location.to_string(),
+        state: (&info.sync).into(),
+        reason: None,
+        sync_id: None,
+        batches_received: None,
+        batches_announced: None,
+        batches_missing: None,
+        since: None,
+        completed: None,
         key_count: info.key_count,
         last_seq: info.last_seq.map(|seq| seq.0),
         sequence_gaps: info.gaps,
         last_proof: info.proved_at.as_ref().and_then(time),
-        ..LocationSync::default()
     };
     match &info.sync {
-        SyncState::Idle => LocationSync {
-            state: "in sync",
-            ..row
-        },
+        SyncState::Idle => row,
         SyncState::Unproved { since } => LocationSync {
-            state: "unproved",
             since: time(since),
             ..row
         },
         SyncState::Wanted { reason, since } => LocationSync {
-            state: "wanted",
             reason: Some(reason_text(*reason)),
             since: time(since),
             ..row
@@ -307,7 +309,6 @@ fn location(info: &LocationInfo) -> LocationSync {
             announced,
             since,
         } => LocationSync {
-            state: "running",
             sync_id: Some(sync_id.to_string()),
             batches_received: Some(*received),
             batches_announced: Some(*announced),
@@ -316,13 +317,11 @@ fn location(info: &LocationInfo) -> LocationSync {
             ..row
         },
         SyncState::Completed { sync_id, at } => LocationSync {
-            state: "in sync",
             sync_id: Some(sync_id.to_string()),
             completed: time(at),
             ..row
         },
         SyncState::Unrepairable { reason, since } => LocationSync {
-            state: "unrepairable",
             reason: Some(reason_text(*reason)),
             since: time(since),
             ..row

@@ -1,12 +1,13 @@
 //! The counters as one value, for the page's live stream and its history.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::histogram::BOUNDS;
 use super::{Metrics, Outcomes, value};
 
 /// Running totals since the start, or since they were last reset.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Counts {
     /// Admits and evicts applied.
     pub operations: u64,
@@ -19,7 +20,7 @@ pub struct Counts {
 }
 
 /// Lookups by outcome.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct LookupCounts {
     /// Somebody held the first chunk.
     pub hits: u64,

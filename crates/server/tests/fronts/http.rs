@@ -70,6 +70,28 @@ fn unknown_paths_and_methods_have_a_detail() {
 }
 
 #[test]
+fn bodies_are_json_in_utf8_whatever_their_type() {
+    let controller = Controller::start();
+    let body = r#"{"tokens": [1]}"#;
+    let marked = format!("\u{feff}{body}");
+    for kind in [
+        "",
+        "application/json",
+        "application/x-www-form-urlencoded",
+        "text/plain",
+    ] {
+        for body in [body, marked.as_str()] {
+            let reply = controller.request("POST", "/lookup", kind, body.as_bytes());
+            assert_eq!(reply.status, 200, "{kind} {}", reply.body);
+        }
+    }
+    let utf16: Vec<u8> = body.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let reply = controller.request("POST", "/lookup", "application/json", &utf16);
+    assert_eq!(reply.status, 422);
+    assert_eq!(reply.json()["detail"][0]["type"], "json_invalid");
+}
+
+#[test]
 fn bodies_over_the_limit_are_refused() {
     let controller = Controller::with(|config| {
         config.set("max_body_bytes", "1000").unwrap().unwrap();

@@ -9,6 +9,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::{Value, json};
 
 use crate::http::error::{Detail, ValidationErrors};
+use crate::http::query::SHORTEST;
 
 /// Media type of almost everything.
 pub const JSON: &str = "application/json";
@@ -219,7 +220,7 @@ impl Parameter {
     /// What [`Query::seconds`](crate::http::query::Query::seconds) reads.
     pub fn seconds(name: &'static str, most: Duration, about: &str) -> Self {
         let schema = json!({
-            "type": "number", "exclusiveMinimum": 0, "maximum": most.as_secs(),
+            "type": "number", "minimum": SHORTEST.as_secs_f64(), "maximum": most.as_secs(),
         });
         Self::new(name, about, schema)
     }
@@ -232,6 +233,24 @@ impl Parameter {
     ) -> Self {
         let words: Vec<&str> = words.into_iter().collect();
         Self::new(name, about, json!({ "type": "string", "enum": words }))
+    }
+
+    /// One of several words in any case, or the empty text.
+    pub fn any_case(
+        name: &'static str,
+        words: impl IntoIterator<Item = &'static str>,
+        about: &str,
+    ) -> Self {
+        let letter = |c: char| format!("[{}{}]", c.to_ascii_uppercase(), c);
+        let words = words.into_iter();
+        let words: Vec<String> = words
+            .map(|word| word.chars().map(letter).collect())
+            .collect();
+        let pattern = format!("^({})?$", words.join("|"));
+        Self {
+            is_checked: false,
+            ..Self::new(name, about, json!({ "type": "string", "pattern": pattern }))
+        }
     }
 
     /// A value to try.
