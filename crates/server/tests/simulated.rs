@@ -137,7 +137,7 @@ fn quick_heartbeat() -> heartbeat::Settings {
     heartbeat::Settings {
         interval: Some(Duration::from_millis(200)),
         delay: Duration::ZERO,
-        ..heartbeat::Settings::default()
+        min_silence: Duration::from_secs(2),
     }
 }
 
@@ -219,6 +219,29 @@ fn a_controller_that_restarts_is_told_everything_again() {
     drop(first);
     let second = Controller::start(ports);
     let mut fleet = fleet;
+    eventually("everybody is back", || {
+        let totals = second.state.controller.totals();
+        (totals.workers == 6 && totals.workers_completed == 6).then_some(())
+    });
+    fleet.stop_traffic();
+    eventually("what is held is shown", || {
+        settled(&second, &fleet).then_some(())
+    });
+}
+
+#[test]
+fn a_controller_that_moved_its_heartbeat_socket_is_found() {
+    let first = Controller::start([0; 3]);
+    let mut fleet = fleet(&first, 20.0);
+    eventually("a start", || {
+        (first.state.controller.totals().workers == 6).then_some(())
+    });
+    let [pull, reply, heartbeat] = first.ports();
+    drop(first);
+    // Whoever has the old port now says nothing.
+    let _mute = std::net::TcpListener::bind(("127.0.0.1", heartbeat)).unwrap();
+    let second = Controller::start([pull, reply, 0]);
+    assert_ne!(second.ports()[2], heartbeat);
     eventually("everybody is back", || {
         let totals = second.state.controller.totals();
         (totals.workers == 6 && totals.workers_completed == 6).then_some(())

@@ -39,8 +39,8 @@ use crate::config::AgentConfig;
 use crate::error::{AgentError, EngineError};
 use crate::publisher::Publisher;
 
-/// Agents of one event loop: a ZeroMQ context has 1,023 sockets, an agent four.
-pub const MAX_AGENTS: usize = 250;
+/// Agents of one event loop: a ZeroMQ context has 1,023 sockets, an agent up to five.
+pub const MAX_AGENTS: usize = 200;
 
 /// How long a dropped agent may take to say goodbye.
 const DROP_PATIENCE: Duration = Duration::from_millis(200);

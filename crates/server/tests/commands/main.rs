@@ -292,6 +292,36 @@ async fn a_silent_rank_is_named_and_the_next_command_works() {
 }
 
 #[tokio::test]
+async fn deadlines_are_the_configured_ones_unless_a_request_has_its_own() {
+    let keys = [("command_timeout_s", "0.3"), ("health_timeout_s", "0.2")];
+    let fleet = Fleet::with(&keys).await;
+    fleet.register("gone", 0, fleet::free_port(), None);
+    let health = json!({ "instance_id": "gone" });
+    for (path, body, deadline) in [
+        ("/clear", clear_of("gone"), "300ms"),
+        ("/clear?timeout_s=0.1", clear_of("gone"), "100ms"),
+        ("/health", health.clone(), "200ms"),
+        ("/health?timeout_s=0.1", health.clone(), "100ms"),
+    ] {
+        let begun = Instant::now();
+        let (status, answer) = fleet.post(path, body).await;
+        let detail = answer["detail"].as_str().unwrap();
+        assert_eq!(status, 504, "{path}: {detail}");
+        assert!(
+            detail.contains("gone:0") && detail.contains(deadline),
+            "{path}: {detail}"
+        );
+        assert!(begun.elapsed() < LONG / 2, "{path}");
+    }
+    // Health too is an event that need not be waited for.
+    let (status, answer) = fleet.post("/health?wait=false", health).await;
+    assert_eq!(status, 202, "{answer}");
+    let id = answer["event_id"].as_str().unwrap();
+    let event = fleet.until(id, |event| event["state"] != "running").await;
+    assert_eq!(event["state"], "failed");
+}
+
+#[tokio::test]
 async fn a_full_line_is_refused_by_the_workers_name() {
     let mut fleet = Fleet::start().await;
     let (_open, gate) = std::sync::mpsc::channel::<()>();
