@@ -29,9 +29,15 @@ def running(arguments, output):
 class Fleet:
     """Where the controller listens, and who may ask it what."""
 
-    def __init__(self, url, prompt):
+    def __init__(self, url, log, prompt):
         self.url = url
+        self._log = log
         self._prompt = prompt
+
+    def log(self):
+        """What the controller has logged, line by line."""
+        lines = self._log.read_text().splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
 
     def prompt(self):
         """The prompt asked for most, as the body of a lookup."""
@@ -51,11 +57,12 @@ def fleet(tmp_path_factory):
     directory = tmp_path_factory.mktemp("fleet")
     with contextlib.ExitStack() as stack:
         log = stack.enter_context((directory / "log").open("w"))
+        workers_log = stack.enter_context((directory / "workers.log").open("w"))
         controller = stack.enter_context(running([
             binary, "serve", "--no-state", "--host", "127.0.0.1", "--port", "0",
             "--monitor-ports", json.dumps({"pull": 0, "reply": 0, "heartbeat": 0}),
             "--admin-token", ADMIN_TOKEN, "--read-token", READ_TOKEN,
-            "--debug-env", "true", "--full-sync-jitter-s", "0.2",
+            "--debug-env", "true", "--log-format", "json", "--log-level", "debug", "--full-sync-jitter-s", "0.2",
         ], log))
         lines = (re.search(r"^listening http=(\S+) pull=(\S+) reply=(\S+)", line) for line in controller.stdout)
         found = next((match for match in lines if match), None)
@@ -71,9 +78,9 @@ def fleet(tmp_path_factory):
                 binary, "worker", "--config", configuration, "--instance-id", name, "--pull-url", pull,
                 "--reply-url", reply, "--advertise-ip", "127.0.0.1", "--warm-up", "20", "--cpu-chunks", "600",
                 "--disk-chunks", "600", "--write-prompt", directory / "prompt.json", "--log-level", "warn",
-            ], log)))
+            ], workers_log)))
         prompt = directory / "prompt.json"
-        fleet = Fleet(f"http://{http}", prompt)
+        fleet = Fleet(f"http://{http}", directory / "log", prompt)
         eventually(lambda: len(fleet.ask("/controller/workers")["workers"]) == 4)
         eventually(lambda: prompt.exists() and fleet.ask("/lookup", fleet.prompt())["layout_info"])
         yield fleet

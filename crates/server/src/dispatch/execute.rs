@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::links::{Answer, Job, SubmitError};
+use super::name;
 use super::resolve::resolve;
 use crate::app::AppState;
 
@@ -77,6 +78,12 @@ pub async fn start(
             return Err(refused.into());
         }
     };
+    tracing::info!(
+        event_id = %id,
+        command = name::command(running.kind),
+        n_workers = running.workers.len(),
+        "command started"
+    );
     let outcome = tokio::spawn(running.finish(unreachable, answers));
     Ok(Started { id, outcome })
 }
@@ -131,6 +138,14 @@ impl Running {
                 took,
             },
         };
+        if let Some(worker) = self.workers.get(number) {
+            let (event_id, command) = (&self.id, name::command(self.kind));
+            let error = match &state {
+                StepState::Failed { error, .. } => Some(error.as_str()),
+                _ => None,
+            };
+            tracing::debug!(%event_id, command, %worker, ?took, error, "worker answered");
+        }
         let events = &self.shared.dispatch.events;
         events.lock().handle_step(&self.id, number, state);
         if let Some(place) = replies.get_mut(number) {
@@ -139,10 +154,11 @@ impl Running {
     }
 
     fn log(&self, outcome: &Outcome) {
-        let (id, command, n_workers) = (&self.id, self.kind, self.workers.len());
+        let (event_id, command) = (&self.id, name::command(self.kind));
+        let n_workers = self.workers.len();
         match outcome.error() {
-            None => tracing::info!(%id, ?command, n_workers, %outcome, "command finished"),
-            Some(error) => tracing::warn!(%id, ?command, n_workers, error, "command failed"),
+            None => tracing::info!(%event_id, command, n_workers, %outcome, "command finished"),
+            Some(error) => tracing::warn!(%event_id, command, n_workers, error, "command failed"),
         }
     }
 }
