@@ -1,5 +1,8 @@
-// A controller nobody registers with, one engine that comes, and the end of the controller.
-import { engine, stop } from './processes.js';
+// A controller nobody registers with, one engine that comes, and the end of the controller; and what a
+// fleet in trouble looks like.
+import assert from 'node:assert/strict';
+import { eventually } from './browser.js';
+import { controller, engine, scripted, stop } from './processes.js';
 
 export async function empty_states(t) {
   const { page } = t;
@@ -35,4 +38,27 @@ export async function the_controller_goes(t) {
   await page.getByRole('alert').getByText('is it running, and can this browser reach it?').waitFor();
   await t.look('gone');
   t.expect(null);
+}
+
+/** A worker that lost reports, and one in the middle of its full sync: every page says so. */
+export async function troubles_are_told(t) {
+  const { page } = t;
+  const ours = await controller();
+  await scripted('trouble.py', ours.pull, ours.reply);
+  await page.goto(`${ours.url}/#fleet`);
+  const row = (name) => page.locator('main tbody tr', { hasText: name });
+  await row('losing:0').getByText('wanted').waitFor();
+  assert.equal(await row('losing:0').locator('td').nth(5).innerText(), '1');
+  await row('losing:0').getByText('no heartbeat ever').waitFor();
+  await row('syncing:0').getByText('syncing, 1 of 4').waitFor();
+  await page.goto(`${ours.url}/#sync`);
+  await row('syncing:0').getByText('1 of 4 batches').waitFor();
+  assert.equal(await row('syncing:0').getByRole('progressbar').getAttribute('value'), '1');
+  // The most urgent first.
+  await eventually(page, () => /^syncing:0/.test(document.querySelector('main tbody tr').innerText));
+  await t.look('sync-running');
+  await page.goto(`${ours.url}/#overview`);
+  await page.locator('.notice.warn', { hasText: 'sequence gap' }).getByRole('link', { name: 'Look closer' }).click();
+  await page.locator('.notice.warn', { hasText: 'full syncs are running: syncing:0 LocalCPUBackend (1 of 4 batches)' }).waitFor();
+  await t.look('diagnose-trouble');
 }

@@ -1,14 +1,9 @@
 // A fleet of 2,000 workers, registered over the wire: the page stays quick.
 import assert from 'node:assert/strict';
-import { execFile } from 'node:child_process';
-import { promisify } from 'node:util';
-import { fileURLToPath } from 'node:url';
-import { join } from 'node:path';
 import { eventually } from './browser.js';
 import { tile } from './pages.js';
-import { controller } from './processes.js';
+import { controller, scripted } from './processes.js';
 
-const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 const [INSTANCES, RANKS] = [250, 8];
 /** What a person may wait for an answer here, in ms: many times what it takes on an idle machine. */
 const PATIENCE = 3000;
@@ -16,8 +11,7 @@ const PATIENCE = 3000;
 export async function many(t) {
   const { page } = t;
   const ours = await controller();
-  await promisify(execFile)(join(ROOT, '.cache/interop-venv/bin/python'), [join(ROOT, 'tests/browser/register.py'), ours.pull, ours.reply, INSTANCES, RANKS],
-    { env: { ...process.env, PYTHONPATH: join(ROOT, 'tests/interop/stubs'), PYTHONDONTWRITEBYTECODE: '1', LMCACHE_TRACK_USAGE: 'false', LMCACHE_LOG_LEVEL: 'WARNING' } });
+  await scripted('register.py', ours.pull, ours.reply, INSTANCES, RANKS);
   await page.goto(`${ours.url}/#fleet`);
   const rows = (some) => eventually(page, (wanted) => document.querySelectorAll('main tbody tr').length === wanted, some);
   await page.getByText('1 to 50 of 2,000').waitFor();

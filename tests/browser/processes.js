@@ -1,6 +1,10 @@
 // Processes under test: started on free ports, ended when the test ends.
-import { spawn } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
 
+const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 const BINARY = process.env.KVATLAS_BIN;
 const running = new Set();
 
@@ -60,4 +64,10 @@ export async function controller(...options) {
 /** One simulated engine. */
 export function engine({ pull, reply }, name, options = ['--warm-up', '10'], environment = {}) {
   return start(['worker', '--instance-id', name, '--pull-url', pull, '--reply-url', reply, ...(options.includes('--worker-ports') ? [] : ['--worker-ports', '0,0']), '--advertise-ip', '127.0.0.1', '--log-level', 'info', ...options], /registered worker=/, environment);
+}
+
+/** Workers played by a script here, with LMCache's own messages; returns when it has said everything. */
+export function scripted(script, ...args) {
+  return promisify(execFile)(join(ROOT, '.cache/interop-venv/bin/python'), [join(ROOT, 'tests/browser', script), ...args.map(String)],
+    { env: { ...process.env, PYTHONPATH: join(ROOT, 'tests/interop/stubs'), PYTHONDONTWRITEBYTECODE: '1', LMCACHE_TRACK_USAGE: 'false', LMCACHE_LOG_LEVEL: 'WARNING' } });
 }

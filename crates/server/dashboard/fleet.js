@@ -63,6 +63,12 @@ const bars = (worker, most) => element('div', { class: 'bars' }, worker.location
 
 const SYNC = { 'in sync': 'good', unproved: 'none', wanted: 'warn', running: 'busy', unrepairable: 'bad' };
 
+/** How far the full syncs of a worker are. */
+function batches(worker) {
+  const sum = (name) => worker.locations.reduce((all, one) => all + (one[name] ?? 0), 0);
+  return `syncing, ${count(sum('batches_received'))} of ${count(sum('batches_announced'))}`;
+}
+
 function workerRows(page) {
   const most = Math.max(1, ...page.workers.flatMap((worker) => worker.locations.map((one) => one.key_count)));
   return page.workers.map((worker) => {
@@ -71,7 +77,7 @@ function workerRows(page) {
     return [
       cell('plain', element('b', {}, worker.instance_id), element('span', { class: 'soft' }, `:${worker.worker_id}`)), cell('plain', element('span', { class: 'mono soft' }, `${worker.ip}:${worker.port}`)),
       cell('plain', sign(worker)), number(worker.key_count), cell('full plain', bars(worker, most)), number(worker.gaps),
-      cell('', states.length ? states.map((state) => badge(SYNC[state], state)) : '–'),
+      cell('', states.length ? states.map((state) => badge(SYNC[state], state === 'running' ? batches(worker) : state)) : '–'),
     ];
   });
 }

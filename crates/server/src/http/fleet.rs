@@ -105,6 +105,12 @@ struct FleetLocation {
     key_count: u64,
     gaps: u64,
     sync: SyncName,
+    /// Of a running full sync: batches that have come.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    batches_received: Option<u64>,
+    /// Of a running full sync: batches in all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    batches_announced: Option<u64>,
 }
 
 async fn fleet(
@@ -178,11 +184,23 @@ fn gaps(worker: &WorkerInfo) -> u64 {
 }
 
 fn row(worker: &WorkerInfo, silent_s: f64) -> Row {
-    let location = |location: &LocationInfo| FleetLocation {
-        location: location.location.to_string(),
-        key_count: location.key_count,
-        gaps: location.gaps,
-        sync: (&location.sync).into(),
+    let location = |location: &LocationInfo| {
+        let (received, announced) = match location.sync {
+            SyncState::Running {
+                received,
+                announced,
+                ..
+            } => (Some(received), Some(announced)),
+            _ => (None, None),
+        };
+        FleetLocation {
+            location: location.location.to_string(),
+            key_count: location.key_count,
+            gaps: location.gaps,
+            sync: (&location.sync).into(),
+            batches_received: received,
+            batches_announced: announced,
+        }
     };
     Row {
         instance_id: worker.key.instance.to_string(),
