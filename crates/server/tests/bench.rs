@@ -82,7 +82,14 @@ fn every_case_runs_and_is_reported() {
 fn kept_state_survives_its_benchmark() {
     let dir = std::env::temp_dir().join(format!("kvatlas-bench-kept-{}", std::process::id()));
     std::fs::create_dir_all(&dir).unwrap();
-    let output = bench(&dir, &["--only-peers", "--state-keys", "20000"]);
+    let small = [
+        "--only-peers",
+        "--state-keys",
+        "20000",
+        "--window-ms",
+        "100",
+    ];
+    let output = bench(&dir, &small);
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{errors}");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! two controllers, one without state: the same operations in turn, a slice each
-//! SIGKILL -> start, everything is in the journal -> it writes a snapshot: lookups meanwhile and after
+//! SIGKILL -> start, everything is in the journal -> snapshots: lookups meanwhile and between
 //! SIGTERM -> start, three times -> every worker syncs
 //! ```
 //! Every start must lead to exactly the keys there were.
@@ -22,7 +22,8 @@ use crate::error::BenchError;
 use crate::http::Http;
 use crate::launch;
 use crate::record::{Value, unusable};
-use crate::traffic::{BATCH, KeyOf, MULTIPART, Multipart, key};
+use crate::sockets::Pushes;
+use crate::traffic::{BATCH, KeyOf, MULTIPART, Multipart, Streams, key};
 
 /// Instances of the fleet.
 pub(crate) const INSTANCES: usize = 1000;
@@ -32,8 +33,12 @@ const CASE: &str = "kept state";
 const SYNC: &str = "sync of a thousand workers";
 /// Starts after an end in order.
 const STARTS: u32 = 3;
-/// Time of lookups when nothing else happens.
-const QUIET: Duration = Duration::from_millis(1500);
+/// Time of lookups while snapshots come and go, in windows of one rate.
+const WATCHED: u32 = 12;
+/// From one snapshot to the next while they are watched.
+const SNAPSHOT_EVERY_S: f64 = 2.5;
+/// No snapshot but the last.
+const NEVER_S: f64 = 86_400.0;
 
 /// Takes results as they come: case, trial, value.
 pub(crate) type Record<'r> = &'r mut dyn FnMut(&str, u32, Value) -> Result<(), BenchError>;
@@ -41,44 +46,13 @@ pub(crate) type Record<'r> = &'r mut dyn FnMut(&str, u32, Value) -> Result<(), B
 /// Does all of it with `own`.
 pub(crate) fn run(args: &Args, own: &Launch, record: Record<'_>) -> Result<(), BenchError> {
     let dir = Scratch::new()?;
-    let launch = serving::on(&dir.0, own);
+    let launch = serving::on(&dir.0, own, NEVER_S);
     let each = (args.state_keys / INSTANCES).max(1);
-    let held = ingest(args, own, &launch, &dir.0, each, record)?;
+    let told = ingest(args, own, &dir.0, each, record)?;
+    let held = told.held;
 
-    let mut killed = Serving::start(&launch, held)?;
-    let ready = killed.ready.as_secs_f64();
-    record(
-        CASE,
-        0,
-        Value::less("start to ready, all in the journal", "s", ready),
-    )?;
-    let is_written = |serving: &mut Serving| -> Result<bool, BenchError> {
-        Ok(!serving.sync()?["persistence"]["last_snapshot"].is_null())
-    };
-    let busy = killed.lookups(is_written)?;
-    let written = killed.sync()?["persistence"]["last_snapshot"].take();
-    let number = |key: &str| written[key].as_f64().unwrap_or(f64::NAN);
-    let per_key = number("bytes") / number("keys");
-    record(
-        CASE,
-        0,
-        Value::less("snapshot while serving", "s", number("took_s")),
-    )?;
-    record(
-        CASE,
-        0,
-        Value::less("snapshot on disk, per key", "B", per_key),
-    )?;
-    for value in busy.values("a snapshot being written") {
-        record(CASE, 0, value)?;
-    }
-    let began = Instant::now();
-    let quiet = killed.lookups(|_| Ok(began.elapsed() >= QUIET))?;
-    for value in quiet.values("nothing else") {
-        record(CASE, 0, value)?;
-    }
-
-    let mut before = killed;
+    let watched = WATCHED * Duration::from_millis(args.window_ms);
+    let mut before = snapshots(own, &dir.0, told, watched, record)?;
     for trial in 0..STARTS {
         let took = before.end()?.as_secs_f64();
         record(
@@ -102,22 +76,27 @@ pub(crate) fn run(args: &Args, own: &Launch, record: Record<'_>) -> Result<(), B
     Ok(())
 }
 
-/// Tells two controllers the same, `launch` of which keeps it, and kills both. Returns how many keys
-/// there are.
+/// What the fleet has said.
+struct Told {
+    held: u64,
+    streams: Streams,
+}
+
+/// Tells two controllers the same, one of which keeps it, and kills both.
 fn ingest(
     args: &Args,
     own: &Launch,
-    launch: &Launch,
     dir: &Path,
     each: usize,
     record: Record<'_>,
-) -> Result<u64, BenchError> {
+) -> Result<Told, BenchError> {
     let begin = |launch: &Launch| {
         let started = launch::start(launch, "/readyz")?;
         let ports = started.ports;
         Trial::begin(args, ports, Some(started), INSTANCES)
     };
-    let (mut kept, mut plain) = (begin(launch)?, begin(own)?);
+    let mut kept = begin(&serving::on(dir, own, NEVER_S))?;
+    let mut plain = begin(own)?;
     let (mut with, mut without) = (Spent::default(), Spent::default());
     let slice = BATCH * MULTIPART / 2;
     for (n, first) in (0..each).step_by(slice).enumerate() {
@@ -185,7 +164,56 @@ fn ingest(
         0,
         Value::less("journal on disk, per operation", "B", per_operation),
     )?;
-    Ok(held)
+    let streams = std::mem::replace(&mut kept.streams, Streams::new(0));
+    Ok(Told { held, streams })
+}
+
+/// Starts on what a killed process left and lets it write snapshots, while lookups go on and an
+/// operation comes now and then.
+fn snapshots(
+    own: &Launch,
+    dir: &Path,
+    told: Told,
+    watched: Duration,
+    record: Record<'_>,
+) -> Result<Serving, BenchError> {
+    let Told { held, mut streams } = told;
+    let mut serving = Serving::start(&serving::on(dir, own, SNAPSHOT_EVERY_S), held)?;
+    let ready = serving.ready.as_secs_f64();
+    let name = "start to ready, all in the journal";
+    record(CASE, 0, Value::less(name, "s", ready))?;
+    let pushes = Pushes::connect(1, serving.ports.pull)?;
+    let unfinished = dir.join("snapshot.tmp");
+    let mut written: Vec<serde_json::Value> = Vec::new();
+    let began = Instant::now();
+    let [busy, quiet] = serving.lookups(
+        || unfinished.exists(),
+        |serving| {
+            // What is there already: something happened, and nothing is another.
+            for multipart in streams.admits(0, &[key(KeyOf::Instance, 0, 0)]) {
+                pushes.send(&multipart)?;
+            }
+            let last = serving.sync()?["persistence"]["last_snapshot"].take();
+            if !last.is_null() && written.last() != Some(&last) {
+                written.push(last);
+            }
+            Ok(began.elapsed() >= watched && !written.is_empty())
+        },
+    )?;
+    for (trial, written) in (0..).zip(&written) {
+        let number = |key: &str| written[key].as_f64().unwrap_or(f64::NAN);
+        let took = Value::less("snapshot while serving", "s", number("took_s"));
+        record(CASE, trial, took)?;
+        let per_key = number("bytes") / number("keys");
+        let name = "snapshot on disk, per key";
+        record(CASE, trial, Value::less(name, "B", per_key))?;
+    }
+    for (lookups, when) in [(busy, "a snapshot being written"), (quiet, "between")] {
+        for value in lookups.values(when) {
+            record(CASE, 0, value)?;
+        }
+    }
+    Ok(serving)
 }
 
 /// What operations took so far.

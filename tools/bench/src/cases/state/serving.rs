@@ -20,13 +20,14 @@ const END: Duration = Duration::from_secs(60);
 /// Pause between two looks at how far the controller is; they cost lookups little.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// `own` on a state directory. Snapshots are written when the process says so, not by the clock.
-pub(super) fn on(dir: &Path, own: &Launch) -> Launch {
+/// `own` on a state directory, with a snapshot every so many seconds if something happened.
+pub(super) fn on(dir: &Path, own: &Launch, snapshot_interval_s: f64) -> Launch {
     let mut launch = own.clone();
-    let state = format!("--state-dir={}", dir.display());
-    for argument in ["--no-state=false", &state, "--snapshot-interval-s=86400"] {
-        launch.command.push(argument.to_owned());
-    }
+    launch.command.extend([
+        "--no-state=false".to_owned(),
+        format!("--state-dir={}", dir.display()),
+        format!("--snapshot-interval-s={snapshot_interval_s}"),
+    ]);
     launch
 }
 
@@ -83,23 +84,28 @@ impl Serving {
         Ok(self.process.terminate(END)?)
     }
 
-    /// Lookups of both kinds in turn, one at a time, until `is_over`.
+    /// Lookups of both kinds in turn, one at a time, until `is_over`: those while `is_busy`, and the
+    /// others.
     pub(super) fn lookups(
         &mut self,
+        is_busy: impl Fn() -> bool,
         mut is_over: impl FnMut(&mut Self) -> Result<bool, BenchError>,
-    ) -> Result<Lookups, BenchError> {
+    ) -> Result<[Lookups; 2], BenchError> {
         let prompts: Vec<_> = (0..traffic::PROMPTS).map(traffic::lookup).collect();
         let chains = peer::requests(INSTANCES);
         let mut client = lookup::Client::connect(self.ports.http, INSTANCES, &prompts)?;
-        let mut found = Lookups {
-            by_http: Latencies::new(),
-            by_peers: Latencies::new(),
-        };
+        let [mut busy, mut quiet] = [Lookups::default(), Lookups::default()];
         let mut looked = Instant::now();
         for (request, chain) in chains.iter().zip(0..).cycle() {
-            found.by_http.record(client.ask()?);
-            let took = peer::ask(&self.asker, request, chain, INSTANCES)?;
-            found.by_peers.record(took);
+            let was_busy = is_busy();
+            let by_http = client.ask()?;
+            let by_peer = peer::ask(&self.asker, request, chain, INSTANCES)?;
+            let found = match was_busy || is_busy() {
+                true => &mut busy,
+                false => &mut quiet,
+            };
+            found.by_http.record(by_http);
+            found.by_peers.record(by_peer);
             if looked.elapsed() >= LOOK {
                 if is_over(self)? {
                     break;
@@ -107,7 +113,7 @@ impl Serving {
                 looked = Instant::now();
             }
         }
-        Ok(found)
+        Ok([busy, quiet])
     }
 }
 
@@ -121,6 +127,15 @@ pub(super) fn sync(http: &mut Http) -> Result<serde_json::Value, BenchError> {
 pub(super) struct Lookups {
     by_http: Latencies,
     by_peers: Latencies,
+}
+
+impl Default for Lookups {
+    fn default() -> Self {
+        Self {
+            by_http: Latencies::new(),
+            by_peers: Latencies::new(),
+        }
+    }
 }
 
 impl Lookups {

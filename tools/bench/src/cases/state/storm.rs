@@ -68,22 +68,25 @@ pub(super) fn run(
     let (seconds, lookups) = std::thread::scope(|scope| {
         let pushing = scope.spawn(move || send_paced(pushes, multiparts, pace.pause()));
         let mut seconds = 0.0;
-        let lookups = serving.lookups(|serving| {
-            let sync = serving.sync()?;
-            let completed = sync["workers_completed"].as_u64();
-            seconds = began.elapsed().as_secs_f64();
-            if began.elapsed() > DEADLINE {
-                return Err(BenchError::Late {
-                    what: "syncs did not complete",
-                    seconds: DEADLINE.as_secs(),
-                    expected: INSTANCES.to_string(),
-                    seen: format!("{completed:?}"),
-                });
-            }
-            Ok(completed == Some(INSTANCES as u64))
-        });
+        let lookups = serving.lookups(
+            || true,
+            |serving| {
+                let sync = serving.sync()?;
+                let completed = sync["workers_completed"].as_u64();
+                seconds = began.elapsed().as_secs_f64();
+                if began.elapsed() > DEADLINE {
+                    return Err(BenchError::Late {
+                        what: "syncs did not complete",
+                        seconds: DEADLINE.as_secs(),
+                        expected: INSTANCES.to_string(),
+                        seen: format!("{completed:?}"),
+                    });
+                }
+                Ok(completed == Some(INSTANCES as u64))
+            },
+        );
         match pushing.join() {
-            Ok(pushed) => pushed.and(lookups).map(|lookups| (seconds, lookups)),
+            Ok(pushed) => pushed.and(lookups).map(|[lookups, _]| (seconds, lookups)),
             Err(panic) => std::panic::resume_unwind(panic),
         }
     })?;
