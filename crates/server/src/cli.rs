@@ -11,6 +11,7 @@ pub mod demo;
 mod man;
 pub mod openapi;
 pub mod reference;
+pub mod top;
 pub mod worker;
 
 use std::ffi::OsString;
@@ -27,6 +28,8 @@ pub mod bench;
 pub enum Request {
     /// Talk to a running controller.
     Client(Box<client::ClientCommand>),
+    /// Watch a running controller.
+    Top(Box<top::TopArgs>),
     /// Simulate an engine.
     Worker(Box<worker::WorkerArgs>),
     /// Start a controller with a simulated fleet.
@@ -60,6 +63,9 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Request, clap::
         }
         Some(("demo", matches)) => {
             return demo::parse(matches).map(|args| Request::Demo(Box::new(args)));
+        }
+        Some(("top", matches)) => {
+            return top::parse(matches).map(|args| Request::Top(Box::new(args)));
         }
         Some((completions::NAME, matches)) => {
             return Ok(Request::Print(completions::text(&mut command(), matches)));
@@ -108,6 +114,7 @@ fn command() -> Command {
         .subcommand(bench::command())
         .subcommand(worker::command())
         .subcommand(demo::command())
+        .subcommand(top::command())
         .subcommand(completions::command())
         .subcommand(man::command())
         .subcommand(reference::command())

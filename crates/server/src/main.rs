@@ -30,6 +30,7 @@ fn main() -> ExitCode {
         } => serve(config_file, overrides),
         Request::Bench(args) => cli::bench::run(&args),
         Request::Client(command) => cli::client::run(*command),
+        Request::Top(args) => cli::top::run(*args),
         Request::Worker(args) => cli::worker::run(*args),
         Request::Demo(args) => cli::demo::run(*args),
         Request::Print(text) => print(&text),

@@ -269,7 +269,15 @@ impl ClientCommand {
 }
 
 impl To {
-    fn remote(&self) -> Result<Remote, RemoteError> {
+    pub(super) fn url(&self) -> &str {
+        &self.url
+    }
+
+    pub(super) fn wants_json(&self) -> bool {
+        self.json
+    }
+
+    pub(super) fn remote(&self) -> Result<Remote, RemoteError> {
         let files = Files {
             ca_cert: self.ca_cert.clone(),
             client_cert: self.client_cert.clone(),

@@ -5,15 +5,17 @@
 
 use std::time::Duration;
 
-use axum::body::{Body, to_bytes};
+use axum::body::{Body, BodyDataStream, Bytes, to_bytes};
 use axum::http::uri::{Authority, PathAndQuery};
 use axum::http::{Method, Request, Uri, header};
+use futures_util::StreamExt;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 
 use crate::tls::TlsError;
 use crate::tls::client::{Files, Trust};
@@ -148,6 +150,17 @@ impl Remote {
         self.call(Method::POST, path, Some(body), timeout).await
     }
 
+    /// `GET path`, whose answer may come for ever; status and body. Head and first byte take at most
+    /// `timeout`.
+    pub async fn open(&self, path: &str, timeout: Duration) -> Result<(u16, Events), CallError> {
+        let stream = self.connected().await?;
+        let asking = self.request(stream, Method::GET, path, None);
+        let (status, events) = tokio::time::timeout(timeout, asking)
+            .await
+            .unwrap_or_else(|_| Err(self.garbled(&format!("silent for {timeout:?}"))))?;
+        Ok((status, events))
+    }
+
     async fn call(
         &self,
         method: Method,
@@ -155,14 +168,18 @@ impl Remote {
         body: Option<&Value>,
         timeout: Duration,
     ) -> Result<Answer, CallError> {
-        let stream = match tokio::time::timeout(CONNECT_TIMEOUT, self.connect()).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(source)) => return Err(self.unreachable(source)),
-            Err(_) => return Err(self.unreachable(std::io::ErrorKind::TimedOut.into())),
-        };
+        let stream = self.connected().await?;
         match tokio::time::timeout(timeout, self.exchange(stream, method, path, body)).await {
             Ok(answer) => answer,
             Err(_) => Err(self.garbled(&format!("silent for {timeout:?}"))),
+        }
+    }
+
+    async fn connected(&self) -> Result<Box<dyn Stream>, CallError> {
+        match tokio::time::timeout(CONNECT_TIMEOUT, self.connect()).await {
+            Ok(Ok(stream)) => Ok(stream),
+            Ok(Err(source)) => Err(self.unreachable(source)),
+            Err(_) => Err(self.unreachable(std::io::ErrorKind::TimedOut.into())),
         }
     }
 
@@ -188,10 +205,28 @@ impl Remote {
         path: &str,
         body: Option<&Value>,
     ) -> Result<Answer, CallError> {
+        let (status, events) = self.request(stream, method, path, body).await?;
+        let bytes = to_bytes(Body::from_stream(events.body), MAX_ANSWER_BYTES)
+            .await
+            .map_err(|error| self.garbled(&error))?;
+        Ok(Answer {
+            status,
+            body: read(&bytes),
+        })
+    }
+
+    /// Asks, and reads the answer's head.
+    async fn request(
+        &self,
+        stream: Box<dyn Stream>,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<(u16, Events), CallError> {
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| self.garbled(&error))?;
-        let driving = tokio::spawn(connection);
+        let driving = Driving(tokio::spawn(connection));
         let path: PathAndQuery = format!("{}{path}", self.prefix)
             .parse()
             .map_err(|error: axum::http::uri::InvalidUri| self.garbled(&error))?;
@@ -211,14 +246,12 @@ impl Remote {
             .await
             .map_err(|error| self.garbled(&error))?;
         let status = response.status().as_u16();
-        let bytes = to_bytes(Body::new(response.into_body()), MAX_ANSWER_BYTES)
-            .await
-            .map_err(|error| self.garbled(&error))?;
-        driving.abort();
-        // An error may come from a proxy, in its own words.
-        let body = serde_json::from_slice(&bytes)
-            .unwrap_or_else(|_| String::from_utf8_lossy(&bytes).into_owned().into());
-        Ok(Answer { status, body })
+        let events = Events {
+            authority: self.authority.to_string(),
+            body: Body::new(response.into_body()).into_data_stream(),
+            _driving: driving,
+        };
+        Ok((status, events))
     }
 
     fn unreachable(&self, source: std::io::Error) -> CallError {
@@ -234,6 +267,48 @@ impl Remote {
             reason: reason.to_string(),
         }
     }
+}
+
+/// The body of an answer, piece by piece; ends its connection when dropped.
+pub struct Events {
+    authority: String,
+    body: BodyDataStream,
+    _driving: Driving,
+}
+
+impl Events {
+    /// The next piece; `None` at the end. May be dropped while it waits.
+    pub async fn next(&mut self) -> Option<Result<Bytes, CallError>> {
+        let piece = self.body.next().await?;
+        Some(piece.map_err(|error| CallError::Garbled {
+            authority: self.authority.clone(),
+            reason: error.to_string(),
+        }))
+    }
+
+    /// All that is left, as the body of an [`Answer`]; nothing if it cannot be read within `timeout`.
+    pub async fn rest(self, timeout: Duration) -> Value {
+        let reading = to_bytes(Body::from_stream(self.body), MAX_ANSWER_BYTES);
+        match tokio::time::timeout(timeout, reading).await {
+            Ok(Ok(bytes)) => read(&bytes),
+            _ => Value::Null,
+        }
+    }
+}
+
+/// The task that moves a connection's bytes.
+struct Driving(JoinHandle<Result<(), hyper::Error>>);
+
+impl Drop for Driving {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// A body as JSON. An error may come from a proxy, in its own words.
+fn read(bytes: &[u8]) -> Value {
+    serde_json::from_slice(bytes)
+        .unwrap_or_else(|_| String::from_utf8_lossy(bytes).into_owned().into())
 }
 
 /// A connection, with or without TLS.
