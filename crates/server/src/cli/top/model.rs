@@ -181,9 +181,8 @@ impl Model {
                 self.samples.push_back(*sample);
             }
             Update::Stats(mut stats) => {
-                stats
-                    .instances
-                    .sort_by(|a, b| b.key_count.cmp(&a.key_count));
+                let most_first = |one: &Instance| std::cmp::Reverse(one.key_count);
+                stats.instances.sort_by_key(most_first);
                 self.instances = stats.instances;
             }
             Update::Fleet(fleet) => self.fleet = Some(fleet),

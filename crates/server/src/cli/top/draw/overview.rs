@@ -124,18 +124,19 @@ fn draw_figures(frame: &mut Frame, area: Rect, now: &Sample, rates: &Rates, look
 }
 
 fn draw_charts(frame: &mut Frame, area: Rect, model: &Model, now: &Sample, look: Look) {
-    type Read<'a> = &'a dyn Fn(&Sample, &Rates) -> Option<f64>;
-    let charts: [(&str, Read, fn(f64) -> String); 6] = [
-        ("keys", &|sample, _| Some(sample.keys as f64), count),
-        ("operations/s", &|_, rates| Some(rates.operations), count),
-        ("lookups/s", &|_, rates| Some(rates.lookups), count),
+    type Read = fn(&Sample, &Rates) -> Option<f64>;
+    type Show = fn(f64) -> String;
+    let charts: [(&str, Read, Show); 6] = [
+        ("keys", |sample, _| Some(sample.keys as f64), count),
+        ("operations/s", |_, rates| Some(rates.operations), count),
+        ("lookups/s", |_, rates| Some(rates.lookups), count),
         (
             "hit rate, %",
-            &|_, rates| rates.hit_rate.map(|share| share * 100.0),
+            |_, rates| rates.hit_rate.map(|share| share * 100.0),
             count,
         ),
-        ("lookup latency, p99", &|_, rates| rates.p99, seconds),
-        ("workers", &|sample, _| Some(sample.workers as f64), count),
+        ("lookup latency, p99", |_, rates| rates.p99, seconds),
+        ("workers", |sample, _| Some(sample.workers as f64), count),
     ];
     let columns = if area.width < TWO_COLUMNS { 1 } else { 2 };
     // A title and a row each, at least.
@@ -184,7 +185,7 @@ fn columns_of(
     model: &Model,
     now: &Sample,
     width: usize,
-    read: &dyn Fn(&Sample, &Rates) -> Option<f64>,
+    read: fn(&Sample, &Rates) -> Option<f64>,
 ) -> Vec<Option<f64>> {
     let first = model.samples.front().map_or(now.at, |sample| sample.at);
     let step = (now.at - first).clamp(SPAN.1, SPAN.0) / width.max(1) as f64;
