@@ -290,6 +290,8 @@ fn soak_the_demo_answers_rightly_while_chunks_come_and_go() {
         (&sync["sequence_gaps"], &sync["workers_syncing"]),
         (&json!(0), &json!(0))
     );
+    // What one misses another may have: engines fetch from each other.
+    assert!(demo.metric("kvatlas_peer_lookups_total{result=\"hit\"}") > 0.0);
     let bad = "kvatlas_bad_frames_total{front=\"pull\",reason=\"not_admitted\"}";
     assert_eq!(demo.metric(bad), 0.0);
     println!("{rounds} rounds, {evicted} evictions, {partly} times not everybody had all");

@@ -252,6 +252,93 @@ fn a_controller_that_moved_its_heartbeat_socket_is_found() {
     });
 }
 
+/// An instance of two ranks, with peers or without.
+fn instance(controller: &Controller, runtime: &Runtime, name: &str, p2p: bool) -> SimInstance {
+    let agents = (0..2)
+        .map(|rank| AgentConfig {
+            command_host: "127.0.0.1".into(),
+            peer_url: p2p.then(|| "127.0.0.1:0".into()),
+            heartbeat: quick_heartbeat(),
+            full_sync: quick_sync(),
+            ..AgentConfig::new(
+                WorkerKey::new(name, rank),
+                controller.pull_url(),
+                controller.reply_url(),
+            )
+        })
+        .collect();
+    let room = Capacity { cpu: 40, disk: 90 };
+    let started = SimInstance::start(runtime, agents, room, &HashScheme::default()).unwrap();
+    eventually("registration", || {
+        let registered = |agent: &kvatlas_worker::Agent| agent.status().registered;
+        started.agents().iter().all(registered).then_some(())
+    });
+    started
+}
+
+#[test]
+fn a_miss_is_fetched_from_the_peer_that_holds_it_and_changes_no_cache() {
+    let controller = Controller::start([0; 3]);
+    let runtime = Runtime::start().unwrap();
+    let holder = instance(&controller, &runtime, "holder", true);
+    let asker = instance(&controller, &runtime, "asker", true);
+    let alone = instance(&controller, &runtime, "alone", false);
+    let mut prompts = Prompts::new(PromptSettings::default(), 5, 5);
+    let prompts: Vec<_> = (0..60).map(|_| prompts.next_prompt()).collect();
+    // What the holder has in the end: the last prompts.
+    for prompt in &prompts {
+        holder.instance().serve(prompt).unwrap();
+    }
+    eventually("what is held is shown", || {
+        controller.shows(&holder, "holder").then_some(())
+    });
+    let last = &prompts[59];
+    let chunks = (last.len() / 256) as u64;
+    assert!(holder.instance().holds(last));
+    assert_eq!(asker.instance().serve(last), Some(0));
+    let traffic = asker.instance().peer_traffic();
+    assert_eq!(
+        (traffic.lookups, traffic.chunks),
+        (2, 2 * chunks),
+        "both ranks"
+    );
+    // Held now: nobody is asked.
+    assert_eq!(asker.instance().serve(last), Some((chunks * 256) as usize));
+    assert_eq!(asker.instance().peer_traffic(), traffic);
+    assert_eq!(
+        holder.instance().peer_traffic().chunks,
+        0,
+        "nobody else holds anything"
+    );
+
+    // An instance without peers that served the same has the same.
+    alone.instance().serve(last).unwrap();
+    alone.instance().serve(last).unwrap();
+    for prompt in &prompts {
+        asker.instance().serve(prompt).unwrap();
+        alone.instance().serve(prompt).unwrap();
+    }
+    let cached = |of: &SimInstance| -> Vec<_> {
+        let ranks = of.instance().ranks().iter();
+        ranks
+            .flat_map(|rank| rank.locations().into_iter().map(|l| rank.keys(&l)))
+            .collect()
+    };
+    assert_eq!(cached(&asker), cached(&alone));
+    assert_eq!(alone.instance().peer_traffic().lookups, 0);
+    eventually("what is held is shown", || {
+        controller.shows(&asker, "asker").then_some(())
+    });
+    assert_eq!(controller.gaps(), 0);
+
+    // A peer that is gone, and a controller that is: requests are served all the same.
+    holder.close(Duration::from_secs(10));
+    drop(controller);
+    let unheard: Vec<u32> = (0..600).collect();
+    assert_eq!(asker.instance().serve(&unheard), Some(0));
+    assert!(asker.instance().holds(&unheard));
+}
+
 #[test]
 fn a_queue_that_overflows_is_mended_by_a_sync() {
     let controller = Controller::start([0; 3]);

@@ -74,6 +74,14 @@ pub struct Reporter {
     shared: Arc<Shared>,
 }
 
+/// Asks the controller for peers, from any thread. Cheap to clone; says nothing once its agent ended.
+#[derive(Clone)]
+pub struct PeerFinder {
+    id: u64,
+    orders: Sender<Order>,
+    shared: Arc<Shared>,
+}
+
 /// How an agent stands.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AgentStatus {
@@ -252,15 +260,16 @@ impl Agent {
         hashes: Vec<ChunkHash>,
         patience: Duration,
     ) -> Result<Vec<PeerHit>, EngineError> {
-        let (reply, answer) = mpsc::channel();
-        self.order(Order::Lookup {
+        self.peer_finder().lookup(hashes, patience)
+    }
+
+    /// What asks for peers where the agent is not at hand.
+    pub fn peer_finder(&self) -> PeerFinder {
+        PeerFinder {
             id: self.id,
-            hashes,
-            reply,
-        });
-        answer
-            .recv_timeout(patience)
-            .map_err(|_| EngineError::NoAnswer)
+            orders: self.orders.clone(),
+            shared: self.shared.clone(),
+        }
     }
 
     /// Tells every key anew, as if the controller had asked; all locations.
@@ -304,6 +313,33 @@ impl Agent {
 impl Drop for Agent {
     fn drop(&mut self) {
         self.leave(true, DROP_PATIENCE);
+    }
+}
+
+impl PeerFinder {
+    /// Which peers hold a prefix of `hashes`; best first, empty for a miss.
+    pub fn lookup(
+        &self,
+        hashes: Vec<ChunkHash>,
+        patience: Duration,
+    ) -> Result<Vec<PeerHit>, EngineError> {
+        let (reply, answer) = mpsc::channel();
+        let asked = self.orders.send(Order::Lookup {
+            id: self.id,
+            hashes,
+            reply,
+        });
+        // An event loop that has ended drops `reply`, and nobody waits.
+        drop(asked);
+        self.shared.waker.wake();
+        answer
+            .recv_timeout(patience)
+            .map_err(|_| EngineError::NoAnswer)
+    }
+
+    /// Whether the controller knows the worker.
+    pub fn is_registered(&self) -> bool {
+        self.shared.status.lock().registered
     }
 }
 

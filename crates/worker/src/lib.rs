@@ -25,7 +25,7 @@ pub mod heartbeat;
 pub mod publisher;
 pub mod sim;
 
-pub use agent::{Agent, AgentStatus, PeerHit, Reporter, Runtime};
+pub use agent::{Agent, AgentStatus, PeerFinder, PeerHit, Reporter, Runtime};
 pub use commands::{Compression, Engine, Movement};
 pub use config::{AgentConfig, LmcacheConfig};
 pub use error::{AgentError, ConfigError, EngineError};

@@ -7,12 +7,14 @@
 //!               commands, freeze, chunks from peers (each waits for the request under way)
 //! ```
 //! What is real: the protocol, chunk hashes, capacities, LRU, pins, and chunks going to a peer over
-//! a socket. What is not: tensors (a chunk is its hash and length), and time (serving takes none).
+//! a socket, by a move or because the peer misses them. What is not: tensors (a chunk is its hash and
+//! length), and time (serving takes none).
 //!
 //! Keys are those of full chunks, as LMCache stores them (`save_unfull_chunk` off).
 //! [`prompts`] and [`tiers`] decide and are deterministic; [`engine`], [`peer`] and [`fleet`] talk.
 
 pub mod engine;
+mod fetch;
 pub mod fleet;
 pub mod peer;
 pub mod prompts;
@@ -20,6 +22,7 @@ mod random;
 pub mod tiers;
 
 pub use engine::{Instance, SimEngine};
+pub use fetch::PeerTraffic;
 pub use fleet::{
     Fleet, FleetConfig, SimError, SimInstance, Traffic, TrafficSettings, WorkerConfig, run_worker,
 };

@@ -215,6 +215,7 @@ async fn watch(instance: &SimInstance, traffic: &Traffic) {
                 heartbeats = status.heartbeats,
                 syncs = status.syncs_completed,
                 commands = status.commands,
+                from_peers = instance.instance().peer_traffic().chunks,
                 "status"
             );
         }

@@ -13,9 +13,10 @@ use std::time::{Duration, Instant};
 use kvatlas_protocol::{ChunkHash, HashScheme, Location, Timestamp, TokenCount};
 use parking_lot::{Mutex, MutexGuard};
 
+use super::fetch::{Fetcher, PeerTraffic};
 use super::peer;
 use super::tiers::{Capacity, Change, Chunk, Tiers};
-use crate::agent::Reporter;
+use crate::agent::{PeerFinder, Reporter};
 use crate::commands::{Compression, Engine, Movement};
 use crate::error::EngineError;
 
@@ -27,6 +28,7 @@ pub struct Instance {
     gate: Arc<Gate>,
     scheme: HashScheme,
     ranks: Vec<Arc<SimEngine>>,
+    fetcher: Fetcher,
 }
 
 /// One rank.
@@ -60,16 +62,31 @@ impl Instance {
             gate,
             scheme,
             ranks,
+            fetcher: Fetcher::default(),
         }
+    }
+
+    /// Misses are fetched from peers, found by these, one a rank.
+    pub fn fetching(mut self, finders: Vec<PeerFinder>) -> Self {
+        self.fetcher = Fetcher::new(finders);
+        self
+    }
+
+    /// What came from peers on misses.
+    pub fn peer_traffic(&self) -> PeerTraffic {
+        self.fetcher.traffic()
     }
 
     /// Serves a request on every rank: how many of its tokens were cached, `None` if the instance
     /// is frozen or obeying, and the request must come again.
     pub fn serve(&self, tokens: &[u32]) -> Option<usize> {
         let chain = chain(&self.scheme, tokens);
+        if !self.fetcher.is_off() {
+            self.fetch_missing(&chain)?;
+        }
         let gate = self.gate.state.lock();
         let now = self.gate.now();
-        if gate.frozen > 0 || gate.quiet_until > now {
+        if gate.is_closed(now) {
             return None;
         }
         let mut hits = usize::MAX;
@@ -77,6 +94,19 @@ impl Instance {
             hits = hits.min(rank.serve(&chain, now));
         }
         Some(hits.min(chain.len()) * self.scheme.chunk_size().get())
+    }
+
+    /// Asks peers for what the ranks miss, as real ranks do: each for itself.
+    fn fetch_missing(&self, chain: &[Chunk]) -> Option<()> {
+        let now = self.gate.now();
+        if self.gate.state.lock().is_closed(now) {
+            return None;
+        }
+        for (number, rank) in self.ranks.iter().enumerate() {
+            let hits = rank.tiers.lock().hits(chain);
+            self.fetcher.fetch(number, &chain[hits..], now);
+        }
+        Some(())
     }
 
     /// Whether every rank holds all full chunks of `tokens` in some storage.
@@ -99,6 +129,12 @@ impl Instance {
     /// The ranks.
     pub fn ranks(&self) -> &[Arc<SimEngine>] {
         &self.ranks
+    }
+}
+
+impl GateState {
+    fn is_closed(&self, now: Timestamp) -> bool {
+        self.frozen > 0 || self.quiet_until > now
     }
 }
 
@@ -157,6 +193,19 @@ impl SimEngine {
             .ok_or_else(|| unknown(&tiers, location))?;
         self.report(changes);
         Ok(taken)
+    }
+
+    /// Copies for a peer: which of `chunks` are held. Does not count as use, so that what is evicted
+    /// next depends on this instance's own requests alone.
+    pub fn hand_out(
+        &self,
+        location: &Location,
+        chunks: &[Chunk],
+    ) -> Result<Vec<Chunk>, EngineError> {
+        let tiers = self.tiers.lock();
+        tiers
+            .held(location, chunks)
+            .ok_or_else(|| unknown(&tiers, location))
     }
 
     fn serve(&self, chain: &[Chunk], now: Timestamp) -> usize {

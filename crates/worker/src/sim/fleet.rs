@@ -17,7 +17,7 @@ use kvatlas_protocol::{HashScheme, Root, WorkerKey};
 use thiserror::Error;
 
 use super::engine::{Gate, Instance, SimEngine};
-use super::peer::PeerServer;
+use super::peer::{PeerServer, Wish};
 use super::prompts::{PromptSettings, Prompts, system_prompt};
 use super::tiers::Capacity;
 use crate::agent::{Agent, MAX_AGENTS, Runtime};
@@ -166,6 +166,7 @@ impl SimInstance {
             _peers: Vec::new(),
         };
         let mut ranks = Vec::new();
+        let mut finders = Vec::new();
         for mut config in agents {
             let listener = config.peer_url.as_mut().map(bind).transpose()?;
             let peer_url = config.peer_url.clone();
@@ -183,17 +184,25 @@ impl SimInstance {
             })?);
             if let (Some(engine), Some(listener)) = (&made, listener) {
                 let engine = engine.clone();
-                let accept = move |location: &_, chunks: &[_]| {
-                    engine
-                        .accept(location, chunks)
-                        .map_err(|error| error.to_string())
+                let fulfill = move |wish, location: &_, chunks: &[_]| {
+                    let fulfilled = match wish {
+                        Wish::Give => engine.accept(location, chunks),
+                        Wish::Get => engine.hand_out(location, chunks),
+                    };
+                    fulfilled.map_err(|error| error.to_string())
                 };
-                let server = PeerServer::start(listener, Arc::new(accept));
+                let server = PeerServer::start(listener, Arc::new(fulfill));
                 started._peers.push(server.map_err(SimError::Thread)?);
+                finders.extend(started.agents.last().map(Agent::peer_finder));
             }
             ranks.extend(made);
         }
-        started.instance = Arc::new(Instance::new(gate, scheme.clone(), ranks));
+        if finders.len() < ranks.len() {
+            // P2P is a matter of all ranks or none.
+            finders.clear();
+        }
+        let instance = Instance::new(gate, scheme.clone(), ranks).fetching(finders);
+        started.instance = Arc::new(instance);
         Ok(started)
     }
 

@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! request  "KVSIM/1\n"  u16 length, location  u32 n  n x (u64 hash, u32 tokens)     big-endian
-//! reply    0  n bytes, 1 for each chunk now held            1  u16 length, text of an error
+//!          "KVGET/1\n"  the same: copies are asked for instead of given
+//! reply    0  n bytes, 1 for each chunk held                1  u16 length, text of an error
 //! ```
 //! A worker serves one connection at a time, with a deadline on every read, so a mute peer costs
 //! others at most that. Nothing is allocated by an announced number.
@@ -19,16 +20,26 @@ use kvatlas_protocol::{ChunkHash, Location};
 
 use super::tiers::Chunk;
 
-const MAGIC: &[u8; 8] = b"KVSIM/1\n";
+const GIVE: &[u8; 8] = b"KVSIM/1\n";
+const GET: &[u8; 8] = b"KVGET/1\n";
 const MAX_NAME: usize = 1024;
 /// Chunks of one exchange: more than any simulated storage holds.
 const MAX_CHUNKS: usize = 4 << 20;
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Takes chunks for a location; which of them are now held, or why none is.
-pub type Accept = dyn Fn(&Location, &[Chunk]) -> Result<Vec<Chunk>, String> + Send + Sync;
+/// What a peer wants to do with chunks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wish {
+    /// Hand them over.
+    Give,
+    /// Get copies.
+    Get,
+}
 
-/// Takes chunks that peers send. Ends when dropped.
+/// Fulfills a wish about chunks of a location; which of them are held here, or why none is.
+pub type Fulfill = dyn Fn(Wish, &Location, &[Chunk]) -> Result<Vec<Chunk>, String> + Send + Sync;
+
+/// Takes and hands out chunks. Ends when dropped.
 pub struct PeerServer {
     address: SocketAddr,
     stop: Arc<AtomicBool>,
@@ -37,7 +48,7 @@ pub struct PeerServer {
 
 impl PeerServer {
     /// Serves `listener` on a thread.
-    pub fn start(listener: TcpListener, accept: Arc<Accept>) -> io::Result<Self> {
+    pub fn start(listener: TcpListener, fulfill: Arc<Fulfill>) -> io::Result<Self> {
         let address = listener.local_addr()?;
         let stop = Arc::new(AtomicBool::new(false));
         let thread = std::thread::Builder::new()
@@ -49,7 +60,7 @@ impl PeerServer {
                         if stop.load(Ordering::Acquire) {
                             return;
                         }
-                        if let Err(error) = connection.and_then(|c| serve(&c, accept.as_ref())) {
+                        if let Err(error) = connection.and_then(|c| serve(&c, fulfill.as_ref())) {
                             tracing::debug!(%error, "peer");
                         }
                     }
@@ -89,6 +100,20 @@ impl Drop for PeerServer {
 
 /// Hands `chunks` to the worker at `url`; those it holds now.
 pub fn send(url: &str, location: &Location, chunks: &[Chunk]) -> io::Result<Vec<Chunk>> {
+    exchange(GIVE, url, location, chunks)
+}
+
+/// Copies of `chunks` from the worker at `url`; those it holds in `location`.
+pub fn fetch(url: &str, location: &Location, chunks: &[Chunk]) -> io::Result<Vec<Chunk>> {
+    exchange(GET, url, location, chunks)
+}
+
+fn exchange(
+    wish: &[u8; 8],
+    url: &str,
+    location: &Location,
+    chunks: &[Chunk],
+) -> io::Result<Vec<Chunk>> {
     let address = url
         .to_socket_addrs()?
         .next()
@@ -97,7 +122,7 @@ pub fn send(url: &str, location: &Location, chunks: &[Chunk]) -> io::Result<Vec<
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let mut writer = BufWriter::new(&stream);
-    writer.write_all(MAGIC)?;
+    writer.write_all(wish)?;
     write_text(&mut writer, location.as_str())?;
     let n = u32::try_from(chunks.len()).map_err(|_| refused("too many chunks"))?;
     writer.write_all(&n.to_be_bytes())?;
@@ -119,13 +144,15 @@ pub fn send(url: &str, location: &Location, chunks: &[Chunk]) -> io::Result<Vec<
     Ok(taken)
 }
 
-fn serve(stream: &TcpStream, accept: &Accept) -> io::Result<()> {
+fn serve(stream: &TcpStream, fulfill: &Fulfill) -> io::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let mut reader = BufReader::new(stream);
-    if read_array(&mut reader)? != *MAGIC {
-        return Err(refused("not a simulated worker"));
-    }
+    let wish = match &read_array(&mut reader)? {
+        GIVE => Wish::Give,
+        GET => Wish::Get,
+        _ => return Err(refused("not a simulated worker")),
+    };
     let location = Location::from(read_text(&mut reader)?);
     let n = u32::from_be_bytes(read_array(&mut reader)?) as usize;
     if n > MAX_CHUNKS {
@@ -139,7 +166,7 @@ fn serve(stream: &TcpStream, accept: &Accept) -> io::Result<()> {
         });
     }
     let mut writer = BufWriter::new(stream);
-    match accept(&location, &chunks) {
+    match fulfill(wish, &location, &chunks) {
         Ok(taken) => {
             let taken: std::collections::HashSet<ChunkHash> =
                 taken.into_iter().map(|chunk| chunk.hash).collect();
@@ -200,7 +227,8 @@ mod tests {
     }
 
     fn server() -> PeerServer {
-        let accept = |location: &Location, chunks: &[Chunk]| match location.as_str() {
+        let fulfill = |wish, location: &Location, chunks: &[Chunk]| match location.as_str() {
+            "cpu" if wish == Wish::Get => Ok(chunks[..chunks.len().min(1)].to_vec()),
             "cpu" => Ok(chunks
                 .iter()
                 .filter(|c| c.hash.0 % 2 == 0)
@@ -209,7 +237,7 @@ mod tests {
             other => Err(format!("no {other}")),
         };
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        PeerServer::start(listener, Arc::new(accept)).unwrap()
+        PeerServer::start(listener, Arc::new(fulfill)).unwrap()
     }
 
     #[test]
@@ -218,6 +246,8 @@ mod tests {
         let url = server.address().to_string();
         assert_eq!(send(&url, &"cpu".into(), &chunks(5)).unwrap().len(), 3);
         assert!(send(&url, &"cpu".into(), &[]).unwrap().is_empty());
+        assert_eq!(fetch(&url, &"cpu".into(), &chunks(5)).unwrap(), chunks(1));
+        assert!(fetch(&url, &"tape".into(), &chunks(5)).is_err());
         let refusal = send(&url, &"tape".into(), &chunks(2)).unwrap_err();
         assert_eq!(refusal.to_string(), "no tape");
     }

@@ -120,12 +120,24 @@ impl Tiers {
         )
     }
 
-    /// A request with these chunks is served; how many were held before, and what changed.
-    pub fn serve(&mut self, chain: &[Chunk], now: Timestamp) -> (usize, Vec<Change>) {
-        let hits = chain
+    /// How many chunks of `chain`, from its beginning, are held in any storage.
+    pub fn hits(&self, chain: &[Chunk]) -> usize {
+        chain
             .iter()
             .take_while(|chunk| self.tiers.iter().any(|tier| tier.holds(chunk.hash)))
-            .count();
+            .count()
+    }
+
+    /// Those of `chunks` held in `location`; `None` for no such storage.
+    pub fn held(&self, location: &Location, chunks: &[Chunk]) -> Option<Vec<Chunk>> {
+        let tier = self.tier(location)?;
+        let held = chunks.iter().filter(|chunk| tier.holds(chunk.hash));
+        Some(held.copied().collect())
+    }
+
+    /// A request with these chunks is served; how many were held before, and what changed.
+    pub fn serve(&mut self, chain: &[Chunk], now: Timestamp) -> (usize, Vec<Change>) {
+        let hits = self.hits(chain);
         let (held, new) = chain.split_at(hits);
         let mut changes = Vec::new();
         self.touch(held);
