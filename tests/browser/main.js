@@ -31,7 +31,6 @@ const begin = Date.now();
  */
 async function look(page, name) {
   for (const theme of ['light', 'dark']) {
-    await page.evaluate((wanted) => { localStorage.setItem('theme', wanted); }, theme);
     if (await page.evaluate(() => document.documentElement.dataset.theme) !== theme) {
       if (await page.getByRole('dialog').count() === 0) await page.locator('#theme').click();
       else await page.evaluate((wanted) => { document.documentElement.dataset.theme = wanted; }, theme);
@@ -45,7 +44,8 @@ async function look(page, name) {
     }
     await page.setViewportSize(WIDE);
   }
-  await page.evaluate(() => { document.documentElement.dataset.theme = 'light'; localStorage.setItem('theme', 'light'); });
+  if (await page.getByRole('dialog').count() === 0) await page.locator('#theme').click();
+  else await page.evaluate(() => { document.documentElement.dataset.theme = 'light'; localStorage.setItem('theme', 'light'); });
 }
 
 /** A picture for people who look into .cache; with `make screenshots` also one for docs/, if it is among them. */

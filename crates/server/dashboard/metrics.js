@@ -24,7 +24,7 @@ export function show(main) {
     const [first, last] = [past[0], past.at(-1)];
     const rate = row.counts && past.length > 1 ? (last.value - first.value) / (last.at - first.at) : null;
     return [
-      element('td', { class: 'full plain' }, element('code', {}, row.name, element('span', { class: 'soft' }, row.labels))), element('td', { class: 'number' }, shown(row.value)),
+      element('td', { class: 'full plain' }, element('code', {}, broken(row.name), element('span', { class: 'soft' }, row.labels))), element('td', { class: 'number' }, shown(row.value)),
       element('td', { class: 'number' }, rate == null ? '' : count(rate)), element('td', { class: 'plain' }, spark(past.map((one) => one.value))), element('td', { class: 'full plain' }, element('span', { class: 'soft small' }, row.help)),
     ];
   };
@@ -50,6 +50,9 @@ export function show(main) {
 }
 
 export function hide() { end(); }
+
+/** A name that may break after its underscores. */
+const broken = (name) => name.split(/(?<=_)/).flatMap((part) => [part, element('wbr')]);
 
 /** A value as people read it; tiny ones as they are. */
 const shown = (text) => (Number.isFinite(Number(text)) && (Math.abs(Number(text)) >= 0.1 || Number(text) === 0) ? Number(text).toLocaleString('en-US', { maximumFractionDigits: 2 }) : text);
