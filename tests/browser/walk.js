@@ -29,7 +29,7 @@ export async function clone_and_make_run(t) {
   // Make's variables of the run above are not a newcomer's.
   const { MAKEFLAGS, MAKELEVEL, MFLAGS, ...environment } = process.env;
   const told = (program, ...args) => execFileSync(program, args, { cwd: existsSync(clone) ? clone : ROOT, env: environment, encoding: 'utf8' });
-  told('git', 'clone', '--quiet', '--depth', '1', `file://${ROOT}`, clone);
+  told('git', '-c', 'safe.directory=*', 'clone', '--quiet', '--depth', '1', `file://${ROOT}`, clone);
   const [build, run] = told('make', '-n', 'run', 'ARGS=--port 9001').trim().split('\n');
   assert.match(build, /^cargo build --release/);
   assert.equal(run, './target/release/kvatlas --port 9001');
