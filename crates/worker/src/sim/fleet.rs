@@ -25,6 +25,9 @@ use crate::config::{AgentConfig, KeySign, LmcacheConfig};
 use crate::error::{AgentError, ConfigError};
 use crate::{full_sync, heartbeat};
 
+/// Pause before a request of the warm-up is asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(5);
+
 /// How requests come.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrafficSettings {
@@ -250,16 +253,24 @@ impl Traffic {
             .spawn({
                 let served = served.clone();
                 move || {
-                    let serve = |(instance, prompts): &mut (Arc<Instance>, Prompts)| {
-                        // A request that an instance cannot take now is not asked again.
-                        let taken = instance.serve(&prompts.next_prompt()).is_some();
+                    let serve = |instance: &Instance, prompt: &[u32]| {
+                        let taken = instance.serve(prompt).is_some();
                         served.fetch_add(u64::from(taken), Ordering::Relaxed);
+                        taken
                     };
+                    let is_over =
+                        |pause| stopped.recv_timeout(pause) != Err(RecvTimeoutError::Timeout);
                     for _ in 0..warm_up {
-                        for stream in &mut streams {
-                            serve(stream);
+                        for (instance, prompts) in &mut streams {
+                            let prompt = prompts.next_prompt();
+                            // One that is frozen or obeying is asked again: it begins warm.
+                            while !serve(instance, &prompt) {
+                                if is_over(ASK_AGAIN) {
+                                    return;
+                                }
+                            }
                         }
-                        if stopped.try_recv() != Err(mpsc::TryRecvError::Empty) {
+                        if is_over(Duration::ZERO) {
                             return;
                         }
                     }
@@ -271,11 +282,13 @@ impl Traffic {
                             // Behind its rate: go on from here rather than catch up in a burst.
                             due = Instant::now();
                         }
-                        if stopped.recv_timeout(wait) != Err(RecvTimeoutError::Timeout) {
+                        if is_over(wait) {
                             return;
                         }
                         if pause.is_some() {
-                            serve(&mut streams[at]);
+                            let (instance, prompts) = &mut streams[at];
+                            // A request that an instance cannot take now is not asked again.
+                            serve(instance, &prompts.next_prompt());
                         }
                     }
                 }

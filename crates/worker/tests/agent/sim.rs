@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use kvatlas_protocol::message::Message;
 use kvatlas_protocol::{HashScheme, Location, OperationKind, Root, WorkerKey};
 use kvatlas_worker::sim::{
-    CPU, Capacity, DISK, PromptSettings, Prompts, SimEngine, SimInstance, TrafficSettings,
+    CPU, Capacity, DISK, PromptSettings, Prompts, SimEngine, SimInstance, Traffic, TrafficSettings,
     WorkerConfig, run_worker,
 };
 use kvatlas_worker::{AgentConfig, Compression, Engine, Movement, Runtime};
@@ -158,6 +158,30 @@ fn commands_keep_the_ranks_alike_and_a_freeze_stops_requests() {
     assert_eq!(instance.instance().serve(&prompt), None);
     zero.freeze(false);
     serve(&instance, &prompt);
+}
+
+#[test]
+fn the_warm_up_waits_for_a_frozen_instance_and_skips_nothing() {
+    let runtime = Runtime::start().unwrap();
+    let instance = instance(&runtime, "sim", ROOM);
+    let settings = TrafficSettings {
+        requests_per_second: 0.0,
+        warm_up: 5,
+        seed: 3,
+        ..TrafficSettings::default()
+    };
+    let rank = &instance.instance().ranks()[0];
+    rank.freeze(true);
+    let traffic = Traffic::start(vec![(instance.instance().clone(), 1)], &settings).unwrap();
+    assert_eq!(traffic.served(), 0);
+    rank.freeze(false);
+    eventually("the warm-up", || traffic.served() == 5);
+    let mut prompts = Prompts::new(settings.prompts.clone(), 3, 1);
+    let first: Vec<_> = (0..5).map(|_| prompts.next_prompt()).collect();
+    assert!(instance.instance().holds(&first[4]), "the same five");
+    // It can be ended while it waits.
+    rank.freeze(true);
+    drop(Traffic::start(vec![(instance.instance().clone(), 1)], &settings).unwrap());
 }
 
 #[test]
