@@ -528,7 +528,7 @@ fn optional_certificates_are_checked_if_shown() {
 #[test]
 fn handshakes_that_never_end_are_ended() {
     let files = Files::new("slow");
-    let (controller, _) = https(&files, |config| set(config, "header_timeout_s", "0.3"));
+    let (controller, _) = https(&files, |config| set(config, "header_timeout_s", "1.5"));
     // Silence, and half a hello.
     for text in [&b""[..], b"\x16\x03\x01\x02\x00\x01\x00"] {
         let mut stream = TcpStream::connect(controller.addresses.http).unwrap();

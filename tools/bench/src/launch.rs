@@ -1,7 +1,7 @@
 //! Starts a controller for one trial and waits for its first answer.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -70,13 +70,23 @@ pub(crate) fn start(launch: &Launch, path: &str) -> Result<Started, BenchError> 
     })
 }
 
-/// Ports that were free a moment ago.
+/// Ports that were free a moment ago, below those that the system gives out: whoever asks it for any
+/// port meanwhile gets none of these.
 fn free_ports() -> Result<[u16; 4], BenchError> {
-    let bind = || TcpListener::bind("127.0.0.1:0");
-    let listeners = [bind()?, bind()?, bind()?, bind()?];
+    let first = 10_000 + (std::process::id() % 5_000) as u16 * 4;
+    let mut listeners = Vec::new();
     let mut ports = [0; 4];
-    for (port, listener) in ports.iter_mut().zip(&listeners) {
-        *port = listener.local_addr()?.port();
+    let mut candidates = first..32_000;
+    let none = || io::Error::from(ErrorKind::AddrInUse);
+    for port in &mut ports {
+        let listener = loop {
+            let candidate = candidates.next().ok_or_else(none)?;
+            if let Ok(listener) = TcpListener::bind(("127.0.0.1", candidate)) {
+                *port = candidate;
+                break listener;
+            }
+        };
+        listeners.push(listener);
     }
     Ok(ports)
 }

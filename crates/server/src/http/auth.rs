@@ -437,6 +437,19 @@ mod tests {
     }
 
     #[test]
+    fn digests_are_compared_to_the_last_byte() {
+        let one = Hash::of("token");
+        assert!(one.is(&Hash::of("token")));
+        for at in 0..one.0.len() {
+            for bit in 0..8 {
+                let mut other = one;
+                other.0[at] ^= 1 << bit;
+                assert!(!one.is(&other), "{at} {bit}");
+            }
+        }
+    }
+
+    #[test]
     fn what_is_not_known_to_be_harmless_needs_admin() {
         let of = |method: &str, path: &str| {
             let request = request(method, path, &[]);

@@ -1,6 +1,5 @@
 //! A running controller and workers that answer commands as the test says.
 
-use std::net::{Ipv4Addr, TcpListener};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -241,7 +240,8 @@ pub(crate) fn error(text: &str) -> Vec<u8> {
     Message::from(ErrorMsg { error: text.into() }).encode_msgpack()
 }
 
+/// A port that nobody listens on. One that was free a moment ago may be another test's by now; this
+/// one the system gives to nobody.
 pub(crate) fn free_port() -> i64 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    i64::from(listener.local_addr().unwrap().port())
+    1
 }

@@ -110,7 +110,11 @@ async fn refusals_and_failures_have_their_status_and_name_the_worker() {
     fleet.register("gone", 0, fleet::free_port(), None);
     fleet.register("nowhere", 0, 70_000, None);
     let clear = async |instance: &str| {
-        let path = "/clear?timeout_s=0.5";
+        // Whoever answers has as long as a loaded machine takes.
+        let path = match instance {
+            "gone" => "/clear?timeout_s=0.5",
+            _ => "/clear",
+        };
         let (status, answer) = fleet.post(path, clear_of(instance)).await;
         (
             status,
@@ -259,10 +263,10 @@ async fn a_silent_rank_is_named_and_the_next_command_works() {
         }
         reply(request, 1)
     });
-    let (status, answer) = fleet.post("/clear?timeout_s=0.4", clear_of("a")).await;
+    let (status, answer) = fleet.post("/clear?timeout_s=2.5", clear_of("a")).await;
     let detail = answer["detail"].as_str().unwrap();
     assert!(
-        status == 504 && detail.contains("a:1 did not answer within 400ms"),
+        status == 504 && detail.contains("a:1 did not answer within 2.5s"),
         "{answer}"
     );
     assert!(detail.contains("done by a:0: 1"), "{answer}");
@@ -282,7 +286,7 @@ async fn a_silent_rank_is_named_and_the_next_command_works() {
     // Health of a silent worker: the codes of those that answered stand beside the detail.
     fleet.register("a", 1, fleet::free_port(), None);
     let (status, answer) = fleet
-        .post("/health?timeout_s=0.3", json!({ "instance_id": "a" }))
+        .post("/health?timeout_s=2.5", json!({ "instance_id": "a" }))
         .await;
     assert_eq!(
         (status, &answer["error_codes"]),

@@ -1,6 +1,6 @@
 //! The binary: what it prints, refuses, and how it ends.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
@@ -189,4 +189,84 @@ fn a_taken_port_is_named() {
     let text = String::from_utf8(output.stderr).unwrap();
     let wanted = format!("cannot bind the pull socket to 127.0.0.1:{port}");
     assert!(text.contains(&wanted), "{text}");
+}
+
+/// What a process that is started, asked something and stopped writes to its log.
+fn log_of(host: &str, settings: &[&str], ask: impl FnOnce(SocketAddr)) -> String {
+    let mut command = kvatlas(&[&format!("--host={host}")]);
+    command.args(&FREE_PORTS[1..]).args(settings);
+    let (mut running, lines) = Running::start_logging_to(&mut command, Stdio::piped());
+    let mut http = address(&lines, "http");
+    http.set_ip([127, 0, 0, 1].into());
+    eventually("readiness", || {
+        (request(http, "GET", "/readyz", "", b"").status == 200).then_some(())
+    });
+    ask(http);
+    running.signal("-TERM");
+    assert_eq!(running.ends().code(), Some(0));
+    let mut log = String::new();
+    let mut stderr = running.0.stderr.take().unwrap();
+    stderr.read_to_string(&mut log).unwrap();
+    log
+}
+
+#[test]
+fn what_is_open_to_everybody_is_warned_about() {
+    let open = "every interface is open and nothing asks for a password";
+    let clear = "tokens travel in clear text";
+    let locked_out = "commands are refused to everybody";
+    for (host, settings, warnings) in [
+        ("0.0.0.0", &[][..], &[open][..]),
+        ("127.0.0.1", &[], &[]),
+        ("0.0.0.0", &["admin_token=x"], &[clear]),
+        ("0.0.0.0", &["read_token=x"], &[clear, locked_out]),
+        ("127.0.0.1", &["admin_token=x"], &[]),
+    ] {
+        let log = log_of(host, settings, |_| {});
+        for warning in [open, clear, locked_out] {
+            let expected = warnings.contains(&warning);
+            assert_eq!(
+                log.contains(warning),
+                expected,
+                "{host} {settings:?}: {log}"
+            );
+        }
+    }
+}
+
+#[test]
+fn tokens_come_from_files_and_the_environment_and_are_never_shown() {
+    let path = std::env::temp_dir().join(format!("kvatlas-token-{}", std::process::id()));
+    std::fs::write(&path, "from-the-file\n").unwrap();
+    let mut command = kvatlas(&FREE_PORTS);
+    command.env("LMCACHE_CONTROLLER_READ_TOKEN", "from-the-environment");
+    command.arg("--admin-token-file").arg(&path);
+    let (_running, lines) = Running::start(&mut command);
+    let shown = lines.join("\n");
+    assert!(!shown.contains("from-the"), "{shown}");
+    let url = format!("http://{}", address(&lines, "http"));
+    let code = |args: &[&str], token: &str| {
+        let mut client = kvatlas(args);
+        client.args(["--url", &url, "--token", token]);
+        client.output().unwrap().status.code()
+    };
+    eventually("readiness", || {
+        (code(&["stats"], "from-the-environment") == Some(0)).then_some(())
+    });
+    assert_eq!(code(&["stats"], "from-the-file"), Some(0));
+    assert_eq!(code(&["stats"], "from-the-fil"), Some(5));
+    // A command is for admins: refused, and then let through to find nobody.
+    assert_eq!(code(&["clear", "a"], "from-the-environment"), Some(5));
+    assert_eq!(code(&["clear", "a"], "from-the-file"), Some(4));
+    let both = ["--admin-token=x", "--admin-token-file", "/nonexistent"];
+    let twice = kvatlas(&[&FREE_PORTS[..], &both].concat())
+        .output()
+        .unwrap();
+    let said = String::from_utf8(twice.stderr).unwrap();
+    assert!(!twice.status.success(), "{said}");
+    assert!(
+        said.contains("admin_token and admin_token_file are both set"),
+        "{said}"
+    );
+    std::fs::remove_file(path).unwrap();
 }

@@ -1,7 +1,8 @@
 //! The other endpoints, and what a request may not do.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::TcpStream;
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -233,10 +234,11 @@ fn operators_pages_answer() {
             .all(|task| task["total_runs"] != 0)
             .then_some(())
     });
-    assert_eq!(
-        controller.get("/periodic-threads-health").json()["healthy"],
-        true
-    );
+    // A machine under load may keep a task waiting for three of its intervals.
+    eventually("no task is late", || {
+        let health = controller.get("/periodic-threads-health").json();
+        (health["healthy"] == true).then_some(())
+    });
     assert_eq!(
         controller.get("/periodic-threads/sweep").json()["name"],
         "sweep"
@@ -280,11 +282,24 @@ fn half_open_connections_keep_nobody_out() {
 #[test]
 fn stopping_ends_the_sockets() {
     let controller = Controller::start();
-    let http = controller.addresses.http;
-    let pull = controller.addresses.ports.pull;
+    let ports = [
+        controller.addresses.http.port(),
+        controller.addresses.ports.pull,
+    ];
+    // Whoever gets these ports next does not matter: connections that are open end.
+    let open = ports.map(|port| TcpStream::connect(("127.0.0.1", port)).unwrap());
+    assert_eq!(controller.get("/healthz").status, 200);
     controller.stop();
-    assert!(TcpStream::connect(http).is_err());
-    assert!(TcpStream::connect(("127.0.0.1", pull)).is_err());
+    for mut stream in open {
+        stream
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
+        let mut rest = Vec::new();
+        // A greeting of ZeroMQ perhaps, then the end or a reset.
+        if let Err(error) = stream.read_to_end(&mut rest) {
+            assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+        }
+    }
 }
 
 #[test]
