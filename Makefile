@@ -13,7 +13,7 @@ ARGS ?=
 say = @printf '\n\033[1m== %s\033[0m\n' "$(1)"
 NEXTEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo yes)
 
-.PHONY: help run build release test check fmt deny unit loom stress interop api browser screenshots soak chaos bench bench-guard fuzz clean packaging manifests docs dist
+.PHONY: help run build release test check fmt deny unit loom stress interop api otlp browser screenshots soak chaos bench bench-guard fuzz clean packaging manifests docs dist
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -72,6 +72,11 @@ interop: build ## real LMCache workers and the differential runner against the d
 api: build ## the endpoints against their own description, by schemathesis (KVATLAS_API_EXAMPLES: how many a check)
 	$(call say,endpoints by schemathesis)
 	tests/api/run.sh $(ARGS)
+
+otlp: ## traces of the build with the feature otlp, received by a collector
+	$(call say,traces)
+	cargo clippy -p kvatlas-server --features otlp --all-targets --locked -- -D warnings
+	cargo test -p kvatlas-server --features otlp --locked --test otlp
 
 SOAK_SECONDS ?= 600
 

@@ -28,4 +28,5 @@ pub mod scheme;
 pub mod shutdown;
 pub mod store;
 pub mod tls;
+pub mod traces;
 pub mod zmq;

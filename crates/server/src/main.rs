@@ -13,6 +13,7 @@ use kvatlas_server::config::value::ClientAuth;
 use kvatlas_server::logging;
 use kvatlas_server::shutdown::Signals;
 use kvatlas_server::store::dir::default_path;
+use kvatlas_server::traces::Traces;
 use kvatlas_server::zmq::reply::is_wildcard;
 
 /// Exit code of a refused command line or configuration.
@@ -77,7 +78,19 @@ fn serve(config_file: Option<String>, overrides: Vec<(String, String)>) -> ExitC
         .build();
     let outcome = match runtime {
         Ok(runtime) => {
+            let endpoint = loaded.config.otlp_endpoint.as_deref();
+            let start = |endpoint| Traces::start(endpoint, runtime.handle().clone());
+            let traces = match endpoint.map(start).transpose() {
+                Ok(traces) => traces,
+                Err(error) => {
+                    eprintln!("kvatlas: {error}");
+                    return ExitCode::from(REFUSED);
+                }
+            };
             let outcome = runtime.block_on(run(loaded, levels));
+            if let Some(traces) = traces {
+                traces.stop();
+            }
             // What still blocks was given its time already.
             runtime.shutdown_background();
             outcome

@@ -16,6 +16,7 @@ use super::links::{Answer, Job, SubmitError};
 use super::name;
 use super::resolve::resolve;
 use crate::app::AppState;
+use crate::traces::CommandSpan;
 
 /// How long a worker's host name may take to resolve: the other workers of the command wait for it.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -57,6 +58,7 @@ pub async fn start(
     let running = Running {
         started_at,
         shared: shared.clone(),
+        span: CommandSpan::begin(name::command(plan.kind), &id),
         id: id.clone(),
         kind: plan.kind,
         workers: plan.workers(),
@@ -95,6 +97,7 @@ struct Running {
     id: EventId,
     kind: CommandKind,
     workers: Vec<WorkerKey>,
+    span: CommandSpan,
 }
 
 impl Running {
@@ -120,6 +123,7 @@ impl Running {
         let metrics = &self.shared.metrics;
         metrics.command(self.kind, outcome.state(), took);
         self.log(&outcome);
+        self.span.end(outcome.error());
         outcome
     }
 
@@ -145,6 +149,7 @@ impl Running {
                 _ => None,
             };
             tracing::debug!(%event_id, command, %worker, ?took, error, "worker answered");
+            self.span.answered(worker, took, error);
         }
         let events = &self.shared.dispatch.events;
         events.lock().handle_step(&self.id, number, state);

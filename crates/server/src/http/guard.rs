@@ -19,6 +19,7 @@ use super::error::ApiError;
 use super::orchestration;
 use crate::app::{AppState, Shared};
 use crate::metrics::refusals::HttpRefusal;
+use crate::traces::RequestSpan;
 
 /// Puts the guard around `routes`.
 pub(super) fn around(routes: Router<AppState>, state: &AppState) -> Router<AppState> {
@@ -42,6 +43,7 @@ struct Guard {
 async fn pass(State(guard): State<Guard>, request: Request, next: Next) -> Response {
     let shared = &guard.shared;
     let mut count = Count::begin(shared);
+    let span = RequestSpan::begin(&request);
     let mut response = match guard.requests.try_acquire() {
         Err(_) => {
             shared.metrics.http_refused(HttpRefusal::Concurrency);
@@ -53,9 +55,9 @@ async fn pass(State(guard): State<Guard>, request: Request, next: Next) -> Respo
         Ok(_permit) => {
             let limit = shared.config.request_timeout_s;
             if orchestration::has_own_deadline(request.uri().path()) {
-                handle(shared, request, next).await
+                span.around(handle(shared, request, next)).await
             } else {
-                let answer = handle(shared, request, next);
+                let answer = span.around(handle(shared, request, next));
                 tokio::time::timeout(limit, answer)
                     .await
                     .unwrap_or_else(|_| {
@@ -66,6 +68,7 @@ async fn pass(State(guard): State<Guard>, request: Request, next: Next) -> Respo
         }
     };
     count.status = response.status();
+    span.end(response.status().as_u16());
     if response.status() == StatusCode::TOO_MANY_REQUESTS {
         let soon = HeaderValue::from_static("1");
         response.headers_mut().insert(RETRY_AFTER, soon);

@@ -178,6 +178,13 @@ fn wrong_values_are_refused_by_name() {
     assert!(text.contains("/nonexistent.yaml"), "{text}");
 }
 
+#[cfg(not(feature = "otlp"))]
+#[test]
+fn traces_that_this_build_cannot_send_are_refused() {
+    let text = refused(&mut kvatlas(&["--otlp-endpoint", "http://127.0.0.1:4318"]));
+    assert!(text.contains("--features otlp"), "{text}");
+}
+
 #[test]
 fn a_taken_port_is_named() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
