@@ -93,7 +93,13 @@ screenshots: build ## the same, and writes docs/screenshots
 
 PEERS := target/peers/release
 RESULTS := target/bench.jsonl
+# Fresh processes of each: indexes alone, ours at fleet size, controllers over sockets.
+INDEX_TRIALS ?= 5
+SCALE_TRIALS ?= 2
+BENCH_TRIALS ?= 3
+STATE_KEYS ?= 10000000
 BENCH_ARGS ?=
+MEASURE = ./target/release/kvatlas bench --out $(RESULTS)
 GUARD_ARGS ?=
 
 chaos: ## kill the controller CHAOS_ROUNDS times at full speed, compare every key after each
@@ -105,15 +111,16 @@ bench: release ## ours, LMCache's controller and Dynamo's indexes in one run; wr
 	cargo build --release --locked -p kvatlas-guard
 	tests/interop/setup.sh
 	rm -f $(RESULTS)
+	$(MEASURE) --trials $(INDEX_TRIALS) --only-peers --peers $(PEERS)/kvidx --peers $(PEERS)/kvidx-memory \
+	  --note "dynamo=dynamo-kv-router 1.6.1" --note "built with=$$(rustc --version)"
+	$(MEASURE) --trials $(SCALE_TRIALS) --only-peers --peers $(PEERS)/kvscale
 	PYTHONPATH=tests/interop/stubs PYTHONDONTWRITEBYTECODE=1 LMCACHE_TRACK_USAGE=false DO_NOT_TRACK=1 LMCACHE_LOG_LEVEL=WARNING \
-	  ./target/release/kvatlas bench --out $(RESULTS) \
+	  $(MEASURE) --trials $(BENCH_TRIALS) \
 	  --controller "kvatlas=target/release/kvatlas" \
-	  --controller "lmcache=$(CACHE)/interop-venv/bin/python -m lmcache.v1.api_server" \
-	  --peers $(PEERS)/kvidx --peers $(PEERS)/kvidx-memory --state-keys 10000000 \
-	  --note "lmcache=0.5.6 on $$($(CACHE)/interop-venv/bin/python --version)" --note "dynamo=dynamo-kv-router 1.6.1" \
-	  --note "built with=$$(rustc --version)" $(BENCH_ARGS)
+	  --controller "lmcache=$(CACHE)/interop-venv/bin/python -m lmcache.v1.api_server" --state-keys $(STATE_KEYS) \
+	  --note "lmcache=0.5.6 on $$($(CACHE)/interop-venv/bin/python --version)" $(BENCH_ARGS)
 	if command -v valgrind >/dev/null; then ./target/release/kvatlas-guard --samples >> $(RESULTS); fi
-	./target/release/kvatlas bench --report $(RESULTS) --markdown docs/benchmarks.md
+	./target/release/kvatlas bench --report $(RESULTS) --markdown docs/benchmarks.md --summary README.md
 
 bench-guard: ## instruction counts of the hot paths against their baseline (GUARD_ARGS=--accept stores a new one)
 	$(call say,instruction counts)

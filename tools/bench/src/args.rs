@@ -60,6 +60,9 @@ pub struct Args {
     /// With --report: write a Markdown document, and its charts beside it
     #[arg(long, value_name = "FILE", requires = "report")]
     pub markdown: Option<PathBuf>,
+    /// With --report: replace the table between the marks in this Markdown file by the main results
+    #[arg(long, value_name = "FILE", requires = "report")]
+    pub summary: Option<PathBuf>,
 }
 
 /// A controller that a trial starts.

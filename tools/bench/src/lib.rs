@@ -15,6 +15,7 @@ pub mod args;
 mod cases;
 mod chart;
 mod compare;
+mod digest;
 mod document;
 pub mod error;
 mod http;

@@ -8,7 +8,7 @@ use crate::cases::{Trial, state};
 use crate::error::BenchError;
 use crate::progress::Progress;
 use crate::record::{self, Line, Recorder, Sample};
-use crate::{compare, document, launch, machine, peers, table};
+use crate::{compare, digest, document, launch, machine, peers, table};
 
 /// Does what the arguments ask for; tables go to standard output.
 pub fn run(args: &Args) -> Result<(), BenchError> {
@@ -21,9 +21,15 @@ pub fn run(args: &Args) -> Result<(), BenchError> {
         for path in &args.report {
             lines.extend(record::read(path)?);
         }
-        return match &args.markdown {
-            Some(path) => document::write(path, &lines),
-            None => print(&table::text(&lines)),
+        if let Some(path) = &args.markdown {
+            document::write(path, &lines)?;
+        }
+        if let Some(path) = &args.summary {
+            digest::write(path, &lines)?;
+        }
+        return match (&args.markdown, &args.summary) {
+            (None, None) => print(&table::text(&lines)),
+            _ => Ok(()),
         };
     }
     if args.instances.iter().any(|&instances| instances < 2) {

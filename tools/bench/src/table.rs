@@ -79,7 +79,7 @@ fn columns(section: &Section, row: &Row) -> Vec<String> {
 }
 
 /// How many times better the first subject is than the second.
-fn ratio(row: &Row, first: Option<&Summary>, second: Option<&Summary>) -> String {
+pub(crate) fn ratio(row: &Row, first: Option<&Summary>, second: Option<&Summary>) -> String {
     let (Some(first), Some(second)) = (first, second) else {
         return "–".to_owned();
     };

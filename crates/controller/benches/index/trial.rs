@@ -1,4 +1,6 @@
 //! Fresh process per trial: the bench runs itself again, reads numbers back, prints medians.
+//!
+//! `list` and `trial kvatlas <name>` speak to `kvatlas bench --peers` instead: JSON lines.
 
 use std::process::Command;
 
@@ -9,6 +11,20 @@ pub type Row = (&'static str, f64);
 /// processes of their own, and prints JSON lines and a table of medians.
 pub fn main(trials: &[&str], times: usize, trial: impl Fn(&str) -> Vec<Row>) {
     let args: Vec<String> = std::env::args().collect();
+    let words: Vec<&str> = args.iter().skip(1).map(String::as_str).collect();
+    match words[..] {
+        ["list"] => {
+            for name in trials {
+                println!(r#"{{"case":"Index of {name}","subject":"kvatlas"}}"#);
+            }
+            return;
+        }
+        ["trial", "kvatlas", case] => {
+            let name = case.strip_prefix("Index of ").unwrap_or(case);
+            return trial(name).into_iter().for_each(print_sample);
+        }
+        _ => {}
+    }
     if let Some(at) = args.iter().position(|arg| arg == "--trial") {
         for (name, value) in trial(&args[at + 1]) {
             println!("{name} {value}");
@@ -42,6 +58,13 @@ pub fn main(trials: &[&str], times: usize, trial: impl Fn(&str) -> Vec<Row>) {
             );
         }
     }
+}
+
+/// A row's name ends in its unit; only rates are better when they are more.
+fn print_sample((name, value): Row) {
+    let (metric, unit) = name.rsplit_once(", ").unwrap_or((name, ""));
+    let more = unit.ends_with("/s");
+    println!(r#"{{"metric":"{metric}","unit":"{unit}","more_is_better":{more},"value":{value}}}"#);
 }
 
 fn run(name: &str) -> Vec<(String, f64)> {

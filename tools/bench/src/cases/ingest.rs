@@ -1,9 +1,11 @@
 //! Operations of the whole fleet, as fast as the controller takes them.
 
+use std::ops::Range;
 use std::time::Instant;
 
 use super::Trial;
 use crate::error::BenchError;
+use crate::process::Usage;
 use crate::record::Value;
 use crate::traffic::{BATCH, KeyOf, MULTIPART, Multipart, key};
 
@@ -18,47 +20,52 @@ pub(super) fn run(trial: &mut Trial<'_>) -> Result<Vec<Value>, BenchError> {
     send(trial, &warm_up, trial.instances)?;
 
     let each = (trial.args.operations / trial.instances).max(1);
+    let operations = each * trial.instances;
+    let multiparts = wave(trial, 1..each + 1);
+    let before = trial.usage();
+    let began = Instant::now();
+    send(trial, &multiparts, operations)?;
+    let seconds = began.elapsed().as_secs_f64();
+    let after = trial.usage();
+    // As many again: what the first ones left behind in buffers is there already.
+    let multiparts = wave(trial, each + 1..2 * each + 1);
+    send(trial, &multiparts, operations)?;
+    let twice = trial.usage();
+    trial.ingested = 1 + 2 * each;
+    let operations = operations as f64;
+
+    let mut values = vec![Value::more("operations", "1/s", operations / seconds)];
+    if let (Some(before), Some(after), Some(twice)) = (before, after, twice) {
+        let cpu = (after.cpu.saturating_sub(before.cpu)).as_secs_f64();
+        let per_key = |from: Usage, to: Usage| (to.resident - from.resident) / operations;
+        values.extend([
+            Value::less("CPU per operation", "us", cpu * 1e6 / operations),
+            Value::less("memory per key", "B", per_key(before, after)),
+            Value::less("memory per further key", "B", per_key(after, twice)),
+        ]);
+    }
+    Ok(values)
+}
+
+/// Admits of every instance's keys at these positions.
+fn wave(trial: &mut Trial<'_>, positions: Range<usize>) -> Vec<Multipart> {
+    let rounds = positions.len().div_ceil(BATCH * MULTIPART);
     let mut streams: Vec<_> = (0..trial.instances)
         .map(|instance| {
-            let keys: Vec<_> = (1..=each)
+            let keys: Vec<_> = positions
+                .clone()
                 .map(|at| key(KeyOf::Instance, instance, at))
                 .collect();
             trial.streams.admits(instance, &keys).into_iter()
         })
         .collect();
     // Instances take turns, as they would.
-    let rounds = each.div_ceil(BATCH * MULTIPART);
-    let multiparts: Vec<Multipart> = (0..rounds)
+    (0..rounds)
         .flat_map(|_| {
             let turn = streams.iter_mut().filter_map(Iterator::next);
             turn.collect::<Vec<_>>()
         })
-        .collect();
-
-    let operations = each * trial.instances;
-    let before = trial.usage();
-    let began = Instant::now();
-    send(trial, &multiparts, operations)?;
-    let seconds = began.elapsed().as_secs_f64();
-    let after = trial.usage();
-    trial.ingested = 1 + each;
-    let operations = operations as f64;
-
-    let mut values = vec![Value::more("operations", "1/s", operations / seconds)];
-    if let (Some(before), Some(after)) = (before, after) {
-        let cpu = (after.cpu.saturating_sub(before.cpu)).as_secs_f64();
-        values.push(Value::less(
-            "CPU per operation",
-            "us",
-            cpu * 1e6 / operations,
-        ));
-        values.push(Value::less(
-            "memory per key",
-            "B",
-            (after.resident - before.resident) / operations,
-        ));
-    }
-    Ok(values)
+        .collect()
 }
 
 /// Sends admits of `keys` new keys and waits until they are counted.
