@@ -120,13 +120,21 @@ fn process() -> Api {
         .refuses(StatusCode::NOT_FOUND, "Not switched on.", ENV_OFF);
     Api::new("Process")
         .get("/threads", threads, threads_operation)
-        .get("/loglevel", loglevel, level_operation("show_log_level"))
-        .post("/loglevel", loglevel, level_operation("set_log_level"))
+        .get(
+            "/loglevel",
+            loglevel,
+            level_operation("show_log_level", "Show log levels"),
+        )
+        .post(
+            "/loglevel",
+            loglevel,
+            level_operation("set_log_level", "Set a log level"),
+        )
         .get("/env", env, env_operation)
 }
 
-fn level_operation(id: &'static str) -> Operation {
-    Operation::new(id, "Show or set log levels")
+fn level_operation(id: &'static str, summary: &'static str) -> Operation {
+    Operation::new(id, summary)
         .about("Without `level` it shows, with `level` it sets and needs the admin token: LMCache sets levels by GET.")
         .parameter(Parameter::text("logger_name", "A module; the whole process if absent.").example("kvatlas_server"))
         .parameter(Parameter::any_case("level", LEVELS.map(|(name, _)| name), "The level to set: debug, info, warning, error, ..."))
