@@ -17,8 +17,8 @@ use kvatlas_protocol::Timestamp;
 use super::dir::StateDir;
 use super::frame::{self, Head, kind};
 
-/// Longest stretch of work between two rests.
-const STRETCH: Duration = Duration::from_millis(2);
+/// Longest stretch of work between two rests: about what a lookup that waits for the core is put off by.
+const STRETCH: Duration = Duration::from_micros(250);
 /// Bytes written at once.
 const CHUNK: usize = 1 << 20;
 /// Bytes after which the file is synced: one sync at the end would hold up the journal's.
