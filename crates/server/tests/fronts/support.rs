@@ -59,6 +59,7 @@ impl Controller {
         change(&mut config);
         let app = App::bind(config, Levels::detached(tracing::Level::INFO)).unwrap();
         let addresses = app.addresses().clone();
+        let shared = std::sync::Arc::clone(app.shared());
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -76,7 +77,8 @@ impl Controller {
             stop: Some(stop),
             thread: Some(thread),
         };
-        // Requests of ours wait for whoever accepts; without TLS they cannot ask.
+        // Not every test's controller can be asked in plain HTTP.
+        eventually("readiness", || shared.is_ready().then_some(()));
         if controller.addresses.tls {
             return controller;
         }

@@ -51,7 +51,7 @@ fn mended(scratch: &Scratch, fleet: &mut Fleet) -> (Vec<String>, u64) {
         .collect();
     for damage in &damages {
         let word = damage.split(' ').next().unwrap();
-        assert!(process.log().contains(word), "not in the log: {damage}");
+        process.wait_for_log(word);
     }
     let keys = restored["keys"].as_u64().unwrap();
     fleet.connect(&process);

@@ -122,6 +122,13 @@ impl Process {
         read(&self.log)
     }
 
+    /// Waits until the log has `text`: lines are written a moment after what they tell of.
+    pub(crate) fn wait_for_log(&self, text: &str) {
+        eventually(&format!("{text:?} in the log"), || {
+            self.log().contains(text).then_some(())
+        });
+    }
+
     /// Status and body; `None` if nobody listens.
     pub(crate) fn request(&self, method: &str, path: &str, body: &str) -> Option<(u16, String)> {
         let mut stream = TcpStream::connect(&self.http).ok()?;

@@ -28,9 +28,9 @@ fn says_why(process: &Process, reason: &str, remedy: &str) {
     assert_eq!(kept["state"], "failing", "{kept:#}");
     assert!(says(&kept["reason"], reason), "{kept:#}");
     assert!(says(&kept["remedy"], remedy), "{kept:#}");
-    let log = process.log();
-    assert!(log.contains("state is not kept"), "{log}");
-    assert!(log.contains(reason) && log.contains(remedy), "{log}");
+    for part in ["state is not kept", reason, remedy] {
+        process.wait_for_log(part);
+    }
     assert!(process.metrics().contains("kvatlas_state_working 0"));
     let reasons = process.get("/diagnose")["reasons"].to_string();
     assert!(
@@ -92,12 +92,12 @@ fn a_full_disk_stops_the_journal_loudly_and_serving_goes_on() {
         (kept["state"] == "failing").then_some(())
     });
     says_why(&process, "No space left on device", "make room");
-    assert!(process.log().contains("cannot write the journal"));
+    process.wait_for_log("cannot write the journal");
     serves(&process, &mut fleet);
 
     fs::remove_file(ballast).unwrap();
     process.wait_until("working");
-    assert!(process.log().contains("state is kept again"));
+    process.wait_for_log("state is kept again");
     assert!(process.metrics().contains("kvatlas_state_working 1"));
     forgets_nothing(process, disk.path(), &mut fleet);
 }
@@ -243,7 +243,7 @@ fn a_file_where_the_directory_should_be_costs_persistence_until_it_is_gone() {
     fleet.check_every_key(&process);
     assert_eq!(process.get("/sync")["persistence"]["state"], "failing");
     assert!(process.metrics().contains("kvatlas_state_working 0"));
-    assert!(process.log().contains("state is not kept"));
+    process.wait_for_log("state is not kept");
     let reasons = process.get("/diagnose")["reasons"].to_string();
     assert!(reasons.contains("state is not kept"), "{reasons}");
 
@@ -270,7 +270,7 @@ fn a_snapshot_that_finds_no_room_stops_persistence_until_there_is_some() {
         let persistence = &process.get("/sync")["persistence"];
         (persistence["state"] == "failing").then_some(())
     });
-    assert!(process.log().contains("No space left on device"));
+    process.wait_for_log("No space left on device");
     fleet.settle(&process);
     fleet.check_every_key(&process);
     assert_eq!(process.request("GET", "/readyz", "").unwrap().0, 200);
