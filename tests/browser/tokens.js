@@ -38,7 +38,11 @@ export async function both_roles(t) {
   await dialog(page).getByRole('button', { name: 'Not now' }).click();
   await page.getByRole('alert').getByText('this needs the admin token').waitFor();
   await health(page);
+  await dialog(page).getByText('This needs the admin token.').waitFor();
+  // The next dialog says the same: it comes with the next refusal.
+  const refused = page.waitForResponse((answer) => answer.status() === 403);
   await give(page, 'the-read-token');
+  await refused;
   await dialog(page).getByText('This needs the admin token.').waitFor();
   await give(page, 'the-admin-token');
   await page.locator('.card', { hasText: 'health guarded' }).locator('.top .badge.good').waitFor();

@@ -68,11 +68,15 @@ function dialog(said) {
     const input = element('input', { type: 'password', autocomplete: 'off', required: true });
     const wrong = element('p', { class: 'bad', role: 'alert' });
     const box = element('dialog', { 'aria-label': 'Token' });
+    const use = element('button', { type: 'submit', class: 'primary' }, 'Use it');
     const form = element('form', {
       onsubmit: async (event) => {
         event.preventDefault();
         const token = input.value.trim();
+        // One at a time: the first one that does closes this.
+        use.disabled = true;
         const why = await fault(token);
+        use.disabled = false;
         if (why) {
           wrong.textContent = why;
           input.select();
@@ -84,7 +88,7 @@ function dialog(said) {
         box.close('given');
       },
     }, element('label', {}, 'Token', input), wrong,
-    element('button', { type: 'button', onclick: () => box.close() }, 'Not now'), element('button', { type: 'submit', class: 'primary' }, 'Use it'));
+    element('button', { type: 'button', onclick: () => box.close() }, 'Not now'), use);
     box.append(element('h2', {}, said), element('p', { class: 'soft' }, 'It is the read_token or admin_token of the controller’s configuration, and is kept for this tab only.'), form);
     box.addEventListener('close', () => {
       const given = box.returnValue === 'given';
