@@ -17,6 +17,8 @@ const SNAPSHOT: (&str, &str) = ("snapshot-", ".kvs");
 const JOURNAL: (&str, &str) = ("journal-", ".kvj");
 const DAMAGED: &str = ".damaged";
 const UNFINISHED: &str = "snapshot.tmp";
+/// A journal until it begins as one.
+const UNBEGUN: &str = "journal.tmp";
 
 /// Snapshots kept while there is room: the older one is for the case that the newer is damaged.
 pub const KEPT_SNAPSHOTS: usize = 2;
@@ -122,6 +124,11 @@ impl StateDir {
     /// Where a snapshot is written until it is whole.
     pub fn unfinished(&self) -> PathBuf {
         self.path.join(UNFINISHED)
+    }
+
+    /// Where a journal is begun: killed meanwhile, nothing stands that is no journal.
+    pub fn unbegun(&self) -> PathBuf {
+        self.path.join(UNBEGUN)
     }
 
     /// Makes creations, renames and removals last.

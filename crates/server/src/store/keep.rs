@@ -153,15 +153,17 @@ impl Keep {
 
     fn begin_file(&mut self, position: u64) -> io::Result<()> {
         let dir = self.dir.as_ref().ok_or(io::ErrorKind::NotFound)?;
-        let path = dir.journal(position);
-        let begun = dir.create(&path).and_then(|mut file| {
+        let (unbegun, path) = (dir.unbegun(), dir.journal(position));
+        let begun = dir.create(&unbegun).and_then(|mut file| {
             file.write_all(&frame::journal_start(position))?;
             file.sync_all()?;
+            std::fs::rename(&unbegun, &path)?;
             dir.sync()?;
             Ok(file)
         });
         let begun = begun.map_err(|error| {
             // Nothing is in it.
+            let _ = std::fs::remove_file(unbegun);
             let _ = std::fs::remove_file(path);
             about("cannot begin a journal", &error)
         });

@@ -4,6 +4,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread::{JoinHandle, spawn};
 
 use kvatlas_protocol::message::{HealthWorkerRetMsg, Message, PinWorkerRetMsg};
+use serde_json::Value;
 
 use crate::driver::{Fleet, LOCATIONS, by_stream};
 use crate::process::{PATIENCE, Process, Scratch, eventually};
@@ -63,13 +64,13 @@ fn killed_at_full_speed_nothing_is_lost_and_only_the_unproved_are_asked() {
         controller = Process::start(&scratch.0, &HASTY);
         let sync = controller.get("/sync");
         let restored = by_stream(&sync);
-        assert_eq!(
-            sync["persistence"]["restored"]["damages"]
-                .as_array()
-                .map(Vec::len),
-            Some(0),
-            "{sync:#}"
-        );
+        // Killed in the middle of writing a group, its beginning may stand there.
+        let damages = sync["persistence"]["restored"]["damages"].as_array();
+        let is_torn_tail = |damage: &Value| {
+            let said = damage.as_str().unwrap();
+            said.starts_with("the last ") && said.contains("are cut off")
+        };
+        assert!(damages.unwrap().iter().all(is_torn_tail), "{sync:#}");
         // Nothing but what was delivered, and nothing twice: a number says how much.
         let mut proved = Vec::new();
         for (who, worker) in fleet.workers.iter().enumerate() {
