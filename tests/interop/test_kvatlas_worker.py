@@ -160,7 +160,8 @@ def test_full_sync_of_every_location_after_the_controller_restarts(name, launche
     first.stop(signal.SIGKILL)
     second = launcher.start(name, ports=first.ports)
     eventually(lambda: {who: second.key_count(*who) for who in expected}, expected, deadline_s=40)
-    assert second.lookup(simulated.tokens)[0][2] == len(simulated.tokens)
+    # LMCache's controller forgets a location while it is told anew, and some are told twice.
+    eventually(lambda: [found for *_, found in second.lookup(simulated.tokens)][:1], [len(simulated.tokens)])
     # It obeys the new controller too, and its stream goes on.
     assert command(second, "/clear", instance_id="sim-b", location=CPU)["num_tokens"] == CPU_CHUNKS * CHUNK
     eventually(lambda: second.key_count("sim-b", 1), DISK_CHUNKS)
