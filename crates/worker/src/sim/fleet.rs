@@ -274,6 +274,10 @@ impl Traffic {
                             return;
                         }
                     }
+                    if warm_up > 0 {
+                        let requests = served.load(Ordering::Relaxed);
+                        tracing::info!(requests, "warm-up done");
+                    }
                     let mut due = Instant::now();
                     for at in (0..streams.len()).cycle() {
                         due += pause.unwrap_or(Duration::from_secs(3600));
