@@ -54,17 +54,25 @@ impl JsonSchema for Ints {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({
-            "type": "array",
-            "items": {
-                "type": ["integer", "string", "boolean"],
-                "minimum": i64::MIN,
-                "maximum": i64::MAX,
-                "pattern": r"^\s*[+-]?[0-9]{1,18}\s*$",
-            },
-            "description": "Integers of 64 bits with sign. Digits as text, true and false are read as integers, as LMCache's controller reads them.",
-        })
+        integers(
+            i64::MAX as u64,
+            "Integers of 64 bits with sign. Digits as text, true and false are read as integers, as LMCache's controller reads them.",
+        )
     }
+}
+
+/// An array of what is read as an integer.
+fn integers(maximum: u64, description: &str) -> Schema {
+    json_schema!({
+        "type": "array",
+        "items": {
+            "type": ["integer", "string", "boolean"],
+            "minimum": i64::MIN,
+            "maximum": maximum,
+            "pattern": r"^\s*[+-]?[0-9]{1,18}\s*$",
+        },
+        "description": description,
+    })
 }
 
 /// Chunk hashes, first chunk first.
@@ -82,16 +90,10 @@ impl JsonSchema for Hashes {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({
-            "type": "array",
-            "items": {
-                "type": ["integer", "string", "boolean"],
-                "minimum": i64::MIN,
-                "maximum": u64::MAX,
-                "pattern": r"^\s*[+-]?[0-9]{1,18}\s*$",
-            },
-            "description": "Chunk hashes, first chunk first: integers of 64 bits, signed or unsigned.",
-        })
+        integers(
+            u64::MAX,
+            "Chunk hashes, first chunk first: integers of 64 bits, signed or unsigned.",
+        )
     }
 }
 
