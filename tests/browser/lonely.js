@@ -62,3 +62,26 @@ export async function troubles_are_told(t) {
   await page.locator('.notice.warn', { hasText: 'full syncs are running: syncing:0 LocalCPUBackend (1 of 4 batches)' }).waitFor();
   await t.look('diagnose-trouble');
 }
+
+/** A worker whose keys a limit keeps out: every page says so, and what can be done. */
+export async function limits_are_told(t) {
+  const { page } = t;
+  const ours = await controller('--max-keys-per-worker', '3');
+  await scripted('greedy.py', ours.pull, ours.reply);
+  await page.goto(`${ours.url}/#fleet`);
+  const row = (name) => page.locator('main tbody tr', { hasText: name });
+  await row('greedy:0').getByText('incomplete').waitFor();
+  assert.equal(await row('greedy:0').getByText('in sync').count(), 0);
+  await row('modest:0').getByText('in sync').waitFor();
+  await t.look('fleet-incomplete');
+  // From the worker to what can be done about it.
+  await row('greedy:0').getByRole('link', { name: 'incomplete' }).click();
+  await page.locator('h1', { hasText: 'Sync' }).waitFor();
+  const notice = page.locator('.notice.bad', { hasText: 'max_keys_per_worker is reached: some keys of greedy:0 are not known here' });
+  await notice.getByText('What to do: raise max_keys_per_worker').waitFor();
+  await eventually(page, () => /^greedy:0\s[\s\S]*incomplete max_keys_per_worker is reached/.test(document.querySelector('main tbody tr').innerText));
+  await row('modest:0').getByText('in sync').waitFor();
+  await t.look('sync-incomplete');
+  await page.goto(`${ours.url}/#overview`);
+  await page.locator('.notice.warn', { hasText: 'max_keys_per_worker is reached: keys of greedy:0 are not all known' }).waitFor();
+}

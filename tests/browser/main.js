@@ -77,7 +77,7 @@ const GROUPS = [
     return { ...t, url: alone.url, controller: alone };
   }, [lonely.empty_states, lonely.an_engine_appears, lonely.the_controller_goes]],
   ['commands', async (t) => t, [commands.a_move_moves, commands.progress_is_live, commands.refused]],
-  ['troubles', async (t) => t, [lonely.troubles_are_told]],
+  ['troubles', async (t) => t, [lonely.troubles_are_told, lonely.limits_are_told]],
   ['tokens', async (t) => t, [tokens.both_roles]],
   ['a token for commands', async (t) => t, [tokens.admin_only]],
   ['2,000 workers', async (t) => t, [many]],

@@ -24,7 +24,7 @@ pub use crate::full_sync::schedule::{FullSyncRequest, SyncReason, SyncState};
 pub use crate::full_sync::{SyncStart, SyncStatus};
 pub use crate::ingest::BatchOutcome;
 pub use crate::lookup::{InstanceMatch, PeerMatch, RankRun};
-pub use crate::registry::worker::WorkerAddress;
+pub use crate::registry::worker::{Incomplete, Limit, WorkerAddress};
 pub use crate::settings::Settings;
 pub use crate::stats::{LocationInfo, SweepProgress, Totals, WorkerInfo};
 

@@ -9,7 +9,7 @@ use kvatlas_protocol::{Operation, OperationKind, SeqNum, Timestamp, WorkerId, Wo
 use crate::controller::Controller;
 use crate::error::BatchError;
 use crate::full_sync::schedule::SyncReason;
-use crate::registry::worker::{Sync, WorkerState};
+use crate::registry::worker::{Incomplete, Limit, Sync, WorkerState};
 
 /// What a batch of operations did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -130,7 +130,11 @@ impl Controller {
         };
         let known = &mut state.locations[at];
         if known.incomplete.is_none() {
-            known.incomplete = Some(now);
+            let limit = match refusal {
+                BatchError::Memory { .. } => Limit::IndexBytes,
+                _ => Limit::Keys,
+            };
+            known.incomplete = Some(Incomplete { since: now, limit });
             worker.summarize(&state);
         }
         Err(refusal)

@@ -18,6 +18,8 @@ use crate::index::Index;
 /// Bytes an admit may take: a key that is new and its part in a table that grows, or a set of holders
 /// that nobody else has. Larger sets are met by measuring often enough.
 const COSTLY: usize = 256;
+/// Bytes that a key takes at least when many come: its part in tables that were just built.
+const USUAL: u64 = 16;
 /// Most operations between two measurements.
 const LONGEST: usize = 1 << 16;
 
@@ -59,6 +61,18 @@ impl Memory {
             return Ok(());
         }
         Err(limit)
+    }
+
+    /// Whether so many keys more may come at once; the limit if not.
+    pub(crate) fn fits(&self, index: &Index, more: u64) -> Result<(), usize> {
+        let Some(limit) = self.limit.filter(|_| more > 0) else {
+            return Ok(());
+        };
+        let free = limit.saturating_sub(index.fill().used);
+        match more.saturating_mul(USUAL) <= free as u64 {
+            true => Ok(()),
+            false => Err(limit),
+        }
     }
 
     /// Whether there is room enough to ask for what was refused.

@@ -32,8 +32,13 @@ use crate::full_sync::window::Window;
 use crate::index::{HolderId, HolderMeta};
 use crate::journal::Journal;
 use crate::registry::IfKnown;
-use crate::registry::worker::{LocationState, Sync, WorkerAddress, WorkerState};
+use crate::registry::worker::{
+    Incomplete, Limit, LocationState, Sync, Worker, WorkerAddress, WorkerState,
+};
 use crate::sequence::Sequence;
+
+/// Bytes of a table per key, at least: what is reserved stays below the limit.
+const RESERVED: usize = 16;
 
 /// One worker as a snapshot keeps it.
 #[derive(Debug, Clone, PartialEq)]
@@ -75,6 +80,8 @@ pub struct LocationRecord {
     pub last_gap_sync: Option<Timestamp>,
     /// Sessions in a row that failed.
     pub failures: u32,
+    /// A limit keeps some of its keys out.
+    pub incomplete: Option<Incomplete>,
     /// When its numbers or a sync last proved its keys.
     pub proved_at: Option<Timestamp>,
 }
@@ -170,29 +177,29 @@ impl Controller {
     /// All workers in registration order. Each is consistent in itself.
     pub fn export(&self) -> Vec<WorkerRecord> {
         let workers = self.registry.workers();
-        workers
-            .iter()
-            .filter_map(|worker| {
-                let state = worker.state.lock();
-                if state.gone {
-                    return None;
-                }
-                let mut record = WorkerRecord {
-                    key: worker.key.clone(),
-                    // Below: what the position covers must be in it, later changes may be.
-                    address: WorkerAddress::default(),
-                    registered_at: worker.registered_at,
-                    last_heartbeat: worker.last_heartbeat(),
-                    sync_wanted: state.default_want.as_ref().map(|w| (w.reason, w.asked)),
-                    restored_at: state.restored,
-                    position: self.journal().position(),
-                    locations: state.locations.iter().map(export_location).collect(),
-                };
-                drop(state);
-                record.address = worker.address.lock().0.clone();
-                Some(record)
-            })
-            .collect()
+        let records = workers.iter().filter_map(|worker| self.record(worker));
+        records.collect()
+    }
+
+    fn record(&self, worker: &Worker) -> Option<WorkerRecord> {
+        let state = worker.state.lock();
+        if state.gone {
+            return None;
+        }
+        let mut record = WorkerRecord {
+            key: worker.key.clone(),
+            // Below: what the position covers must be in it, later changes may be.
+            address: WorkerAddress::default(),
+            registered_at: worker.registered_at,
+            last_heartbeat: worker.last_heartbeat(),
+            sync_wanted: state.default_want.as_ref().map(|w| (w.reason, w.asked)),
+            restored_at: state.restored,
+            position: self.journal().position(),
+            locations: state.locations.iter().map(export_location).collect(),
+        };
+        drop(state);
+        record.address = worker.address.lock().0.clone();
+        Some(record)
     }
 
     /// Calls `visit` with every key of one part of the hash space and its holders, sets that no
@@ -267,7 +274,66 @@ impl Controller {
 
     /// About so many keys will come.
     pub fn reserve(&self, keys: usize) {
-        self.index.reserve(keys);
+        let limit = self.settings.max_index_bytes.unwrap_or(usize::MAX);
+        self.index.reserve(keys.min(limit / RESERVED));
+    }
+
+    /// Once what was restored needs an eighth more than the index may have: forgets all keys of the
+    /// workers that have most, until the rest fits, and says whose. The others stay whole; these are
+    /// incomplete since `then`, and asked for everything once there is room.
+    pub fn shed(&self, then: Timestamp) -> Vec<WorkerKey> {
+        let mut shed = Vec::new();
+        let Some(limit) = self.settings.max_index_bytes else {
+            return shed;
+        };
+        if self.index.fill().used <= limit.saturating_add(limit / 8) {
+            return shed;
+        }
+        let size = |worker: &Worker| {
+            let holders = worker.state.lock().holders();
+            let sizes = holders.into_iter().map(|holder| self.index.count(holder));
+            sizes.sum::<u64>()
+        };
+        let workers = self.registry.workers();
+        let mut workers: Vec<_> = workers.iter().map(|w| (size(w), w)).collect();
+        workers.sort_unstable_by_key(|(size, worker)| (*size, worker.serial));
+        loop {
+            let fill = self.index.fill();
+            // Keys that others hold too stay: what leaves may be less than its share.
+            let over = fill.used.saturating_sub(limit) as u64;
+            let share = over.saturating_mul(fill.pairs) / fill.used.max(1) as u64;
+            let mut freed = 0;
+            while over > 0
+                && freed <= share
+                && let Some((size, worker)) = workers.pop_if(|(size, _)| *size > 0)
+            {
+                self.forget_keys(worker, then);
+                shed.push(worker.key.clone());
+                freed += size;
+            }
+            while self.index.sweep_step(usize::MAX).remaining > 0 {}
+            if freed == 0 {
+                return shed;
+            }
+        }
+    }
+
+    /// Registers a restored worker anew, without keys.
+    fn forget_keys(&self, worker: &Worker, then: Timestamp) {
+        let Some(mut record) = self.record(worker) else {
+            return;
+        };
+        for known in &mut record.locations {
+            known.holder = None;
+            known.sync = SyncRecord::Idle;
+            known.window = None;
+            known.incomplete = Some(Incomplete {
+                since: then,
+                limit: Limit::IndexBytes,
+            });
+        }
+        // Its place is its own: no limit refuses it.
+        let _ = self.restore(record);
     }
 
     /// Keys of a set that [`Self::restore`] returned.
@@ -355,6 +421,12 @@ impl Controller {
     ) {
         if let Some(worker) = self.registry.find(key.instance.as_str(), key.worker) {
             let mut state = worker.state.lock();
+            // What a limit refused was asked for because there was room.
+            for at in 0..state.locations.len() {
+                if locations.contains(&state.locations[at].name.as_str()) {
+                    self.want_refused(&worker, &mut state, at, now);
+                }
+            }
             state.ask(
                 by_default,
                 |known, _| locations.contains(&known.as_str()),
@@ -373,6 +445,7 @@ impl Controller {
             completed,
             last_gap_sync,
             failures,
+            incomplete,
             proved_at,
         } = record;
         let open = || self.index.open_holder(HolderMeta::default(), true);
@@ -399,6 +472,7 @@ impl Controller {
         known.completed = completed;
         known.last_gap_sync = last_gap_sync;
         known.failures = failures;
+        known.incomplete = incomplete;
         known.proved_at = proved_at;
         if holder.is_some() {
             known.holder = Some(open()?);
@@ -413,14 +487,6 @@ fn export_location(known: &LocationState) -> LocationRecord {
         holder: known.holder,
         sequence: known.sequence.record(),
         sync: match &known.sync {
-            // Numbers that continue would prove a set that lacks what was refused.
-            Sync::Idle | Sync::Unproved { .. } if let Some(since) = known.incomplete => {
-                SyncRecord::Wanted {
-                    reason: SyncReason::SequenceGap,
-                    since,
-                    asked: false,
-                }
-            }
             Sync::Idle => SyncRecord::Idle,
             Sync::Unproved { since, until } => SyncRecord::Unproved {
                 since: *since,
@@ -441,6 +507,7 @@ fn export_location(known: &LocationState) -> LocationRecord {
         completed: known.completed.clone(),
         last_gap_sync: known.last_gap_sync,
         failures: known.failures,
+        incomplete: known.incomplete,
         proved_at: known.proved_at,
     }
 }

@@ -8,6 +8,7 @@
 //! described in docs/state-format.md.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use kvatlas_protocol::{
     BatchId, ChunkHash, Location, OperationKind, SeqNum, SyncId, Timestamp, WorkerKey,
@@ -19,6 +20,7 @@ use crate::index::HolderId;
 use crate::journal::bytes::{Bytes, Malformed, put_hashes, put_i64, put_text, put_time, put_u64};
 use crate::journal::replay::{address, key};
 use crate::journal::{put_address, put_key};
+use crate::registry::worker::{Incomplete, Limit};
 use crate::restore::{
     LocationRecord, SequenceRecord, SessionRecord, SyncRecord, WindowRecord, WorkerRecord,
 };
@@ -165,6 +167,7 @@ impl Encoder {
             completed,
             last_gap_sync,
             failures,
+            incomplete,
             proved_at,
         } = record;
         put_text(out, location.as_str());
@@ -223,25 +226,60 @@ impl Encoder {
         put_time(out, *last_gap_sync);
         put_u64(out, u64::from(*failures));
         put_time(out, *proved_at);
+        match incomplete {
+            None => out.push(0),
+            Some(Incomplete { since, limit }) => {
+                out.push(limit_code(*limit));
+                put_u64(out, since.0);
+            }
+        }
     }
 }
 
+/// Version of these bytes. 2 added what limits keep out.
+pub const VERSION: u32 = 2;
+/// The oldest that is read.
+pub const OLDEST: u32 = 1;
+
 /// Decodes one snapshot into an empty controller.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Decoder {
+    version: u32,
+    created: Timestamp,
     /// The new sets, by ordinal.
     sets: Vec<Option<HolderId>>,
-    positions: HashMap<WorkerKey, u64>,
+    /// Position that a worker is as of, and its sets.
+    workers: HashMap<WorkerKey, (u64, Range<usize>)>,
     n_refused: usize,
+    shed: Vec<WorkerKey>,
     keys: Vec<ChunkHash>,
 }
 
+impl Default for Decoder {
+    fn default() -> Self {
+        Self::new(VERSION, Timestamp(0))
+    }
+}
+
 impl Decoder {
+    /// For bytes of a version from [`OLDEST`] to [`VERSION`], made at `created`.
+    pub fn new(version: u32, created: Timestamp) -> Self {
+        Self {
+            version,
+            created,
+            sets: Vec::new(),
+            workers: HashMap::new(),
+            n_refused: 0,
+            shed: Vec::new(),
+            keys: Vec::new(),
+        }
+    }
+
     /// Restores the workers of one block.
     pub fn workers(&mut self, controller: &Controller, block: &[u8]) -> Result<(), Malformed> {
         let mut bytes = Bytes(block);
         while !bytes.is_empty() {
-            let record = read_worker(&mut bytes)?;
+            let record = read_worker(&mut bytes, self.version)?;
             let (key, position) = (record.key.clone(), record.position);
             let n_before = self.sets.len();
             let named: Vec<_> = record
@@ -255,7 +293,8 @@ impl Decoder {
             let n_named = named.iter().flat_map(|&(v, h)| [v, h]).flatten().count();
             match controller.restore(record) {
                 Ok(sets) => {
-                    self.positions.insert(key, position);
+                    let range = n_before..n_before + n_named;
+                    self.workers.insert(key, (position, range));
                     let pairs = sets.visible.into_iter().zip(sets.hidden);
                     let new = pairs.flat_map(|(visible, hidden)| [visible, hidden]);
                     self.sets.extend(new.flatten().map(Some));
@@ -285,7 +324,18 @@ impl Decoder {
                 controller.restore_keys(*member, &self.keys);
             }
         }
+        for worker in controller.shed(self.created) {
+            if let Some((_, range)) = self.workers.get(&worker) {
+                self.sets[range.clone()].fill(None);
+            }
+            self.shed.push(worker);
+        }
         Ok(())
+    }
+
+    /// Workers whose keys were left out, for all of them need more than the index may have.
+    pub fn shed(&self) -> &[WorkerKey] {
+        &self.shed
     }
 
     /// Workers that the controller's limits kept out.
@@ -295,7 +345,10 @@ impl Decoder {
 
     /// The journal's positions that the workers are as of.
     pub fn positions(self) -> HashMap<WorkerKey, u64> {
-        self.positions
+        let workers = self.workers.into_iter();
+        workers
+            .map(|(key, (position, _))| (key, position))
+            .collect()
     }
 }
 
@@ -324,7 +377,7 @@ fn put_window(out: &mut Vec<u8>, record: &WindowRecord) {
     }
 }
 
-fn read_worker(bytes: &mut Bytes<'_>) -> Result<WorkerRecord, Malformed> {
+fn read_worker(bytes: &mut Bytes<'_>, version: u32) -> Result<WorkerRecord, Malformed> {
     Ok(WorkerRecord {
         key: key(bytes)?,
         address: address(bytes)?,
@@ -340,7 +393,7 @@ fn read_worker(bytes: &mut Bytes<'_>) -> Result<WorkerRecord, Malformed> {
             let n = bytes.u64()?;
             let mut locations = Vec::new();
             for _ in 0..n {
-                locations.push(read_location(bytes)?);
+                locations.push(read_location(bytes, version)?);
             }
             locations
         },
@@ -348,7 +401,7 @@ fn read_worker(bytes: &mut Bytes<'_>) -> Result<WorkerRecord, Malformed> {
 }
 
 /// Sets are named by their ordinal here; [`Controller::restore`] only asks whether there is one.
-fn read_location(bytes: &mut Bytes<'_>) -> Result<LocationRecord, Malformed> {
+fn read_location(bytes: &mut Bytes<'_>, version: u32) -> Result<LocationRecord, Malformed> {
     Ok(LocationRecord {
         location: Location::from(bytes.text()?),
         holder: read_set(bytes)?,
@@ -409,7 +462,22 @@ fn read_location(bytes: &mut Bytes<'_>) -> Result<LocationRecord, Malformed> {
         last_gap_sync: bytes.time()?,
         failures: u32::try_from(bytes.u64()?).unwrap_or(u32::MAX),
         proved_at: bytes.time()?,
+        incomplete: match version {
+            1 => None,
+            _ => read_incomplete(bytes)?,
+        },
     })
+}
+
+fn read_incomplete(bytes: &mut Bytes<'_>) -> Result<Option<Incomplete>, Malformed> {
+    let limit = match bytes.byte()? {
+        0 => return Ok(None),
+        1 => Limit::Keys,
+        2 => Limit::IndexBytes,
+        _ => return Err(Malformed("unknown limit")),
+    };
+    let since = Timestamp(bytes.u64()?);
+    Ok(Some(Incomplete { since, limit }))
 }
 
 fn read_set(bytes: &mut Bytes<'_>) -> Result<Option<HolderId>, Malformed> {
@@ -432,6 +500,13 @@ fn read_window(bytes: &mut Bytes<'_>) -> Result<WindowRecord, Malformed> {
         last.extend(bytes.hashes(1)?.map(|hash| (hash, kind)));
     }
     Ok(WindowRecord { doubtful, last })
+}
+
+fn limit_code(limit: Limit) -> u8 {
+    match limit {
+        Limit::Keys => 1,
+        Limit::IndexBytes => 2,
+    }
 }
 
 fn reason_code(reason: SyncReason) -> u8 {

@@ -4,7 +4,7 @@ use kvatlas_protocol::{InstanceId, Location, SeqNum, Timestamp, WorkerId, Worker
 
 use crate::controller::Controller;
 use crate::full_sync::schedule::{SyncReason, SyncState};
-use crate::registry::worker::{Worker, WorkerAddress};
+use crate::registry::worker::{Incomplete, Worker, WorkerAddress};
 
 /// One worker as shown to people and schedulers.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,6 +44,8 @@ pub struct LocationInfo {
     pub gaps: u64,
     /// Full-sync state.
     pub sync: SyncState,
+    /// A limit keeps some of its keys out.
+    pub incomplete: Option<Incomplete>,
     /// When its numbers or a sync last proved its keys, after a restore or a sync.
     pub proved_at: Option<Timestamp>,
 }
@@ -193,6 +195,7 @@ impl Controller {
                 last_seq: known.sequence.last(),
                 gaps: known.sequence.gaps(),
                 sync: known.sync_state(),
+                incomplete: known.incomplete,
                 proved_at: known.proved_at,
             })
             .collect();

@@ -61,7 +61,10 @@ function sign(worker) {
 const bars = (worker, most) => element('div', { class: 'bars' }, worker.locations.map((one) => element('div', {},
   element('span', {}, one.location), element('span', {}, count(one.key_count)), element('i', { style: `--hue:${hue(one.location)};--part:${(one.key_count / most) * 100}%` }))));
 
-const SYNC = { 'in sync': 'good', unproved: 'none', wanted: 'warn', running: 'busy', unrepairable: 'bad' };
+const SYNC = { 'in sync': 'good', incomplete: 'bad', unproved: 'none', wanted: 'warn', running: 'busy', unrepairable: 'bad' };
+
+/** What a location's state is called; with keys missing it is not in sync, whatever its numbers say. */
+const stateOf = (one) => (one.incomplete && one.sync === 'in sync' ? 'incomplete' : one.sync);
 
 /** How far the full syncs of a worker are. */
 function batches(worker) {
@@ -72,12 +75,14 @@ function batches(worker) {
 function workerRows(page) {
   const most = Math.max(1, ...page.workers.flatMap((worker) => worker.locations.map((one) => one.key_count)));
   return page.workers.map((worker) => {
-    const states = [...new Set(worker.locations.map((one) => one.sync))];
+    const states = [...new Set(worker.locations.flatMap((one) => (one.incomplete ? [stateOf(one), 'incomplete'] : [one.sync])))];
     const cell = (kind, ...children) => element('td', { class: kind }, children);
     return [
       cell('plain', element('b', {}, worker.instance_id), element('span', { class: 'soft' }, `:${worker.worker_id}`)), cell('plain', element('span', { class: 'mono soft' }, `${worker.ip}:${worker.port}`)),
       cell('plain', sign(worker)), number(worker.key_count), cell('full plain', bars(worker, most)), number(worker.gaps),
-      cell('', states.length ? states.map((state) => badge(SYNC[state], state === 'running' ? batches(worker) : state)) : '–'),
+      cell('', states.length ? states.map((state) => (state === 'incomplete'
+        ? element('a', { href: '#sync', title: worker.locations.find((one) => one.incomplete).incomplete.remedy }, badge(SYNC[state], state))
+        : badge(SYNC[state], state === 'running' ? batches(worker) : state))) : '–'),
     ];
   });
 }

@@ -269,6 +269,13 @@ fn report(dir: &Path, restored: &Restored) {
             "state is damaged; workers whose keys cannot be proved will be asked to sync"
         );
     }
+    if let Some(first) = restored.left_out.first() {
+        tracing::warn!(
+            workers = restored.left_out.len(),
+            %first,
+            "what was kept needs more than max_index_bytes: the keys of the largest workers are left out, until there is room; raise max_index_bytes if the machine has it"
+        );
+    }
     tracing::info!(
         dir = %dir.display(),
         workers = restored.workers,

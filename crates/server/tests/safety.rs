@@ -412,6 +412,21 @@ fn caps_are_refused_and_counted() {
     support::eventually("the admit is refused", || {
         (controller.bad_frames("pull", "limit") == 1.0).then_some(())
     });
+    // Wherever people look, with what to do.
+    let fleet = controller.get("/fleet?q=a:0").json();
+    let incomplete = &fleet["workers"][0]["locations"][0]["incomplete"];
+    assert_eq!(incomplete["limit"], "max_keys_per_worker");
+    let remedy = incomplete["remedy"].as_str().unwrap();
+    assert!(remedy.contains("raise max_keys_per_worker"), "{remedy}");
+    let sync = controller.get("/sync").json();
+    assert_eq!(sync["workers_incomplete"], 1);
+    assert_eq!(
+        &sync["workers"][0]["locations"][0]["incomplete"],
+        incomplete
+    );
+    let reasons = controller.get("/diagnose").json()["reasons"].to_string();
+    let said = "max_keys_per_worker is reached: keys of a:0 are not all known";
+    assert!(reasons.contains(said), "{reasons}");
     assert_eq!(controller.keys(), 2);
     // Everybody else is served.
     let mut other = controller.worker("b", 0);

@@ -16,7 +16,7 @@ use super::{MAX_BATCHES, MAX_MISSING_LISTED, Session, SyncStart, SyncStatus};
 use crate::controller::Controller;
 use crate::error::SyncError;
 use crate::index::HolderMeta;
-use crate::registry::worker::{LocationState, Sync, Worker, WorkerState};
+use crate::registry::worker::{Incomplete, Limit, LocationState, Sync, Worker, WorkerState};
 
 /// Failures after which the pause before the next question grows no more.
 const MAX_BACKOFF: u32 = 6;
@@ -31,8 +31,7 @@ impl Controller {
             total_keys,
             batch_count,
         } = start;
-        let most_keys = i64::try_from(self.settings.max_keys_per_worker).unwrap_or(i64::MAX);
-        in_range("total_keys", total_keys, most_keys)?;
+        let total_keys = in_range("total_keys", total_keys, i64::MAX)?;
         let announced = in_range("batch_count", batch_count, MAX_BATCHES)?;
         let worker = self
             .registry
@@ -76,6 +75,10 @@ impl Controller {
         {
             return Ok(());
         }
+        if let Err(refusal) = self.fits(&key, known, total_keys) {
+            self.keep_out(&worker, state, at, &refusal, now);
+            return Err(refusal);
+        }
         self.journal()
             .sync_started((&worker, at, &known.name), &sync_id, announced, now);
         let mut window = known.window.take().unwrap_or_else(|| {
@@ -114,6 +117,49 @@ impl Controller {
         self.places.start(worker.serial, now);
         worker.summarize(state);
         Ok(())
+    }
+
+    /// Whether all keys of a location may come. Without room for them a sync would only freeze its
+    /// engine, and fail.
+    fn fits(&self, key: &WorkerKey, known: &LocationState, n_keys: u64) -> Result<(), SyncError> {
+        let limit = self.settings.max_keys_per_worker;
+        if n_keys > limit {
+            let worker = key.clone();
+            return Err(SyncError::TooManyKeys { worker, limit });
+        }
+        let held = known.holder.map_or(0, |holder| self.index.count(holder));
+        let more = n_keys.saturating_sub(held);
+        self.memory.fits(&self.index, more).map_err(|limit| {
+            let worker = key.clone();
+            SyncError::Memory { worker, limit }
+        })
+    }
+
+    /// A location that does not fit is left as it is, and asked for again once there is room.
+    fn keep_out(
+        &self,
+        worker: &Worker,
+        state: &mut WorkerState,
+        at: usize,
+        refusal: &SyncError,
+        now: Timestamp,
+    ) {
+        let known = &mut state.locations[at];
+        known.sync = Sync::Idle;
+        known.window = None;
+        known.incomplete.get_or_insert(Incomplete {
+            since: now,
+            limit: match refusal {
+                SyncError::Memory { .. } => Limit::IndexBytes,
+                _ => Limit::Keys,
+            },
+        });
+        if state.default_want.as_ref().is_some_and(|want| want.asked) {
+            state.default_want = None;
+            close_windows(state);
+        }
+        self.leave_place(worker, state);
+        worker.summarize(state);
     }
 
     /// FullSyncBatch; `Ok(false)` for a batch that was in already.
@@ -352,15 +398,13 @@ impl Controller {
     /// room; the worker's lock is held.
     pub(crate) fn check_timeouts(&self, worker: &Worker, state: &mut WorkerState, now: Timestamp) {
         for at in 0..state.locations.len() {
-            let known = &state.locations[at];
-            if matches!(known.sync, Sync::Idle)
-                && known.incomplete.is_some()
+            if state.locations[at].incomplete.is_some()
                 && self.has_room(state)
+                && self.want_refused(worker, state, at, now)
             {
-                state.locations[at].incomplete = None;
-                self.want(worker, state, at, SyncReason::SequenceGap, now);
                 continue;
             }
+            let known = &state.locations[at];
             let is_late = match &known.sync {
                 Sync::Running(session) => session.is_idle(now, self.settings.full_sync_timeout),
                 Sync::Unproved { until, .. } => now >= *until,
@@ -371,6 +415,24 @@ impl Controller {
                 self.time_out(worker, state, at, now);
             }
         }
+    }
+
+    /// Wants what a limit refused, unless a sync will bring it anyway; the worker's lock is held.
+    pub(crate) fn want_refused(
+        &self,
+        worker: &Worker,
+        state: &mut WorkerState,
+        at: usize,
+        now: Timestamp,
+    ) -> bool {
+        let known = &mut state.locations[at];
+        // Numbers that continue prove nothing about keys that were refused.
+        let is_quiet = matches!(known.sync, Sync::Idle | Sync::Unproved { .. });
+        let wants = is_quiet && known.incomplete.take().is_some();
+        if wants {
+            self.want(worker, state, at, SyncReason::SequenceGap, now);
+        }
+        wants
     }
 
     /// One location waited too long.

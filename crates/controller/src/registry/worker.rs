@@ -99,10 +99,28 @@ pub(crate) struct LocationState {
     pub last_gap_sync: Option<Timestamp>,
     /// Sessions in a row that failed.
     pub failures: u32,
-    /// Since when admits are missing because a limit refused them.
-    pub incomplete: Option<Timestamp>,
+    /// Admits are missing because a limit refused them.
+    pub incomplete: Option<Incomplete>,
     /// When its numbers or a sync last proved its keys after a restore.
     pub proved_at: Option<Timestamp>,
+}
+
+/// Some keys of a location are not in the index, although its worker reported them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Incomplete {
+    /// When the first was refused.
+    pub since: Timestamp,
+    /// What refused it.
+    pub limit: Limit,
+}
+
+/// A limit that keeps keys out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    /// Keys of one worker.
+    Keys,
+    /// Bytes of the index.
+    IndexBytes,
 }
 
 /// Where a location stands in full sync.

@@ -8,7 +8,7 @@ use std::cmp::Reverse;
 
 use axum::Json;
 use axum::extract::{RawQuery, State};
-use kvatlas_controller::controller::{LocationInfo, SyncState, WorkerInfo};
+use kvatlas_controller::controller::{self, Limit, LocationInfo, SyncState, WorkerInfo};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::json;
@@ -111,6 +111,47 @@ struct FleetLocation {
     /// Of a running full sync: batches in all.
     #[serde(skip_serializing_if = "Option::is_none")]
     batches_announced: Option<u64>,
+    /// Some of its keys are not in the map.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    incomplete: Option<Incomplete>,
+}
+
+/// Why lookups see less of a location than its worker holds. Evicts are taken always, so they never see
+/// more.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Incomplete {
+    /// The setting that is reached.
+    #[schemars(extend("enum" = ["max_keys_per_worker", "max_index_bytes"]))]
+    limit: &'static str,
+    /// Since when, in seconds since the epoch.
+    since: f64,
+    /// What can be done about it.
+    remedy: &'static str,
+}
+
+impl From<controller::Incomplete> for Incomplete {
+    fn from(incomplete: controller::Incomplete) -> Self {
+        let (limit, remedy) = limit(incomplete.limit);
+        Self {
+            limit,
+            since: incomplete.since.as_secs_f64(),
+            remedy,
+        }
+    }
+}
+
+/// A limit by the name of its setting, and what to do once it is reached.
+pub(super) fn limit(limit: Limit) -> (&'static str, &'static str) {
+    match limit {
+        Limit::Keys => (
+            "max_keys_per_worker",
+            "raise max_keys_per_worker if engines are that large, otherwise look for what this one reports; its keys are asked for again once an eighth of them is gone, or after a restart with a higher limit",
+        ),
+        Limit::IndexBytes => (
+            "max_index_bytes",
+            "raise max_index_bytes if the machine has the memory, otherwise look for the workers with most keys; its keys are asked for again once a quarter of the memory is free, or after a restart with a higher limit",
+        ),
+    }
 }
 
 async fn fleet(
@@ -200,6 +241,7 @@ fn row(worker: &WorkerInfo, silent_s: f64) -> Row {
             sync: (&location.sync).into(),
             batches_received: received,
             batches_announced: announced,
+            incomplete: location.incomplete.map(Incomplete::from),
         }
     };
     Row {

@@ -14,7 +14,7 @@ use serde_json::json;
 use super::api::Api;
 use super::api::operation::{Operation, Parameter};
 use super::error::ApiError;
-use super::fleet::SyncName;
+use super::fleet::{Incomplete, SyncName};
 use super::query::Query;
 use crate::app::{AppState, Shared};
 use crate::store::{Health, Status};
@@ -33,6 +33,7 @@ pub fn routes() -> Api {
                 "progress": 1.0,
                 "workers_syncing": 0,
                 "workers_completed": 2,
+                "workers_incomplete": 0,
                 "missing_batches": 0,
                 "sequence_gaps": 0,
                 "persistence": { "state": "off" },
@@ -67,6 +68,8 @@ struct SyncView {
     progress: f64,
     workers_syncing: usize,
     workers_completed: usize,
+    /// Workers some of whose keys a limit keeps out.
+    workers_incomplete: usize,
     /// Batches missing over all running syncs.
     missing_batches: u64,
     /// Since the start.
@@ -127,6 +130,8 @@ struct RestoredView {
     took_s: f64,
     /// What was damaged and what that cost.
     damages: Vec<String>,
+    /// Workers whose keys were left out, for all together need more than `max_index_bytes`.
+    workers_left_out: usize,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -172,6 +177,9 @@ struct LocationSync {
     sequence_gaps: u64,
     /// When its keys were last proved, in seconds since the epoch.
     last_proof: Option<f64>,
+    /// Some of its keys are not in the map.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    incomplete: Option<Incomplete>,
 }
 
 async fn sync(
@@ -194,6 +202,7 @@ async fn sync(
         progress: totals.sync_progress,
         workers_syncing: totals.workers_syncing,
         workers_completed: totals.workers_completed,
+        workers_incomplete: totals.workers_incomplete,
         missing_batches: totals.missing_batches,
         sequence_gaps: totals.gaps,
         persistence: persistence(&state),
@@ -251,6 +260,7 @@ pub(super) fn persistence(shared: &Shared) -> Persistence {
             clean: restored.is_clean,
             took_s: restored.took.as_secs_f64(),
             damages: restored.damages,
+            workers_left_out: restored.left_out.len(),
         },
     };
     Persistence {
@@ -291,6 +301,7 @@ fn location(info: &LocationInfo) -> LocationSync {
         last_seq: info.last_seq.map(|seq| seq.0),
         sequence_gaps: info.gaps,
         last_proof: info.proved_at.as_ref().and_then(time),
+        incomplete: info.incomplete.map(Incomplete::from),
     };
     match &info.sync {
         SyncState::Idle => row,

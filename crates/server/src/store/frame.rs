@@ -9,7 +9,11 @@
 //! Nothing is believed before its checksum; no length reserves more than the file has.
 //! docs/state-format.md tells it byte by byte.
 
-/// Version of both formats. Others are refused, with what was found.
+use std::ops::RangeInclusive;
+
+use kvatlas_controller::snapshot;
+
+/// Version of journals. Others are refused, with what was found; snapshots have their own.
 pub const VERSION: u32 = 1;
 const SNAPSHOT: &[u8; 8] = b"KVATLSNP";
 const JOURNAL: &[u8; 8] = b"KVATLJNL";
@@ -38,8 +42,8 @@ pub enum Damage {
     #[error("it does not begin as one")]
     Magic,
     /// Written by another version.
-    #[error("it has format version {0}, this program reads {VERSION}")]
-    Version(u32),
+    #[error("it has format version {0}, this program reads {first} to {last}", first = .1.start(), last = .1.end())]
+    Version(u32, RangeInclusive<u32>),
     /// It ends in the middle.
     #[error("it ends early")]
     Truncated,
@@ -89,7 +93,7 @@ impl Head {
 /// The first bytes of a snapshot.
 pub fn snapshot_start(head: &Head, out: &mut Vec<u8>) {
     out.extend_from_slice(SNAPSHOT);
-    out.extend_from_slice(&VERSION.to_le_bytes());
+    out.extend_from_slice(&snapshot::VERSION.to_le_bytes());
     block(kind::HEAD, &head.write(), out);
 }
 
@@ -105,6 +109,8 @@ pub fn block(kind: u8, payload: &[u8], out: &mut Vec<u8>) {
 #[derive(Debug)]
 pub struct Blocks<'a> {
     rest: &'a [u8],
+    /// Version of what the blocks contain.
+    pub version: u32,
     /// The head.
     pub head: Head,
 }
@@ -112,9 +118,10 @@ pub struct Blocks<'a> {
 impl<'a> Blocks<'a> {
     /// Reads the first bytes.
     pub fn open(file: &'a [u8]) -> Result<Self, Damage> {
-        let rest = versioned(file, SNAPSHOT)?;
+        let (version, rest) = versioned(file, SNAPSHOT, snapshot::OLDEST..=snapshot::VERSION)?;
         let mut blocks = Self {
             rest,
+            version,
             head: Head {
                 position: 0,
                 seed: 0,
@@ -177,7 +184,7 @@ pub struct Groups<'a> {
 impl<'a> Groups<'a> {
     /// Reads the first bytes.
     pub fn open(file: &'a [u8]) -> Result<Self, Damage> {
-        let mut rest = versioned(file, JOURNAL)?;
+        let (_, mut rest) = versioned(file, JOURNAL, VERSION..=VERSION)?;
         let expected = take_u32(&mut rest).ok_or(Damage::Truncated)?;
         let position = take_u64(&mut rest).ok_or(Damage::Truncated)?;
         if crc(&[&position.to_le_bytes()]) != expected {
@@ -213,11 +220,16 @@ impl<'a> Groups<'a> {
     }
 }
 
-fn versioned<'a>(file: &'a [u8], magic: &[u8; 8]) -> Result<&'a [u8], Damage> {
+fn versioned<'a>(
+    file: &'a [u8],
+    magic: &[u8; 8],
+    read: RangeInclusive<u32>,
+) -> Result<(u32, &'a [u8]), Damage> {
     let mut rest = file.strip_prefix(magic).ok_or(Damage::Magic)?;
-    match take_u32(&mut rest).ok_or(Damage::Truncated)? {
-        VERSION => Ok(rest),
-        other => Err(Damage::Version(other)),
+    let version = take_u32(&mut rest).ok_or(Damage::Truncated)?;
+    match read.contains(&version) {
+        true => Ok((version, rest)),
+        false => Err(Damage::Version(version, read)),
     }
 }
 

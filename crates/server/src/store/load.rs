@@ -16,6 +16,7 @@ use kvatlas_controller::Controller;
 use kvatlas_controller::controller::Settings;
 use kvatlas_controller::journal::Replay;
 use kvatlas_controller::snapshot::Decoder;
+use kvatlas_protocol::{Timestamp, WorkerKey};
 
 use super::dir::StateDir;
 use super::frame::{Blocks, Damage, Groups, kind};
@@ -38,6 +39,8 @@ pub struct Restored {
     pub took: Duration,
     /// What was damaged and what that cost, in words.
     pub damages: Vec<String>,
+    /// Workers whose keys were left out, for all together need more than `max_index_bytes`.
+    pub left_out: Vec<WorkerKey>,
 }
 
 /// A controller as the files know it.
@@ -105,6 +108,7 @@ pub(super) fn load(dir: &StateDir, settings: &Settings) -> std::io::Result<Loade
             decoder.n_refused()
         ));
     }
+    restored.left_out = decoder.shed().to_vec();
     let mut replay = Replay::new(&controller, decoder.positions(), from);
     let mut is_whole = true;
     for &first in journals.iter().filter(|&&first| first >= from) {
@@ -164,7 +168,7 @@ fn read_snapshot(dir: &StateDir, position: u64, settings: &Settings) -> Result<B
         ..settings.clone()
     });
     controller.reserve(file.len() / BYTES_PER_KEY);
-    let mut decoder = Decoder::default();
+    let mut decoder = Decoder::new(blocks.version, Timestamp(head.created));
     loop {
         match blocks.block()? {
             (kind::WORKERS, block) => decoder.workers(&controller, block),

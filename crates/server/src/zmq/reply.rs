@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use indexmap::IndexMap;
 use kvatlas_controller::controller::{SyncStart, SyncStatus, WorkerAddress};
+use kvatlas_controller::error::SyncError;
 use kvatlas_protocol::message::{
     BatchedP2PLookupMsg, BatchedP2PLookupRetMsg, ErrorMsg, FullSyncStartMsg, FullSyncStartRetMsg,
     FullSyncStatusMsg, FullSyncStatusRetMsg, Message, RegisterMsg, RegisterRetMsg, WireKey,
@@ -208,7 +209,11 @@ fn sync_start(shared: &Shared, message: FullSyncStartMsg) -> Message {
         .err();
     if let Some(refusal) = &refusal {
         let source = key.to_string();
-        shared.fault(Front::Reply, Fault::Refused, Some(&source), refusal);
+        let fault = match refusal {
+            SyncError::TooManyKeys { .. } | SyncError::Memory { .. } => Fault::Limit,
+            _ => Fault::Refused,
+        };
+        shared.fault(Front::Reply, fault, Some(&source), refusal);
     } else if shared.may_log("full sync started", &key) {
         tracing::info!(worker = %key, sync_id, total_keys, batch_count, "full sync started");
     }

@@ -11,5 +11,6 @@ mod crash;
 mod damage;
 mod disk;
 mod driver;
+mod limits;
 mod process;
 mod unwritable;

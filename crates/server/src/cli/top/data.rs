@@ -85,6 +85,14 @@ pub(super) struct Location {
     pub location: String,
     pub key_count: u64,
     pub sync: String,
+    pub incomplete: Option<Incomplete>,
+}
+
+/// Which limit keeps keys out.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default)]
+pub(super) struct Incomplete {
+    pub limit: String,
 }
 
 /// GET /sync.
@@ -93,6 +101,7 @@ pub(super) struct Location {
 pub(super) struct Sync {
     pub progress: f64,
     pub workers_syncing: u64,
+    pub workers_incomplete: u64,
     pub missing_batches: u64,
     pub sequence_gaps: u64,
     pub persistence: Persistence,
@@ -134,4 +143,5 @@ pub(super) struct SyncLocation {
     pub batches_announced: Option<u64>,
     pub key_count: u64,
     pub sequence_gaps: u64,
+    pub incomplete: Option<Incomplete>,
 }

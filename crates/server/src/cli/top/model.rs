@@ -302,7 +302,10 @@ impl super::data::SyncWorker {
         let order = ["in sync", "unproved", "wanted", "running", "unrepairable"];
         let of = |state: &str| order.iter().position(|known| *known == state).unwrap_or(0);
         let wanted = if self.sync_wanted.is_some() { 2 } else { 0 };
-        let locations = self.locations.iter().map(|one| of(&one.state));
+        let locations = self.locations.iter().map(|one| match one.incomplete {
+            Some(_) => order.len(),
+            None => of(&one.state),
+        });
         locations.max().unwrap_or(0).max(wanted)
     }
 }

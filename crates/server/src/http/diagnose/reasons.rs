@@ -3,10 +3,11 @@
 
 use std::collections::HashSet;
 
-use kvatlas_controller::controller::{LocationInfo, RankRun, SyncState, WorkerInfo};
+use kvatlas_controller::controller::{Limit, LocationInfo, RankRun, SyncState, WorkerInfo};
 use kvatlas_controller::scheme::PromptMatch;
 use kvatlas_protocol::InstanceId;
 
+use super::super::fleet::limit;
 use super::{MAX_NAMED, Probe};
 use crate::app::Shared;
 use crate::store::Health;
@@ -53,8 +54,36 @@ pub(super) fn fleet_reasons(shared: &Shared, workers: &[WorkerInfo]) -> Vec<Stri
             "{gaps} sequence gaps: operations were lost on the way, some keys may be missing or stale until the next full sync"
         ));
     }
+    reasons.extend(incomplete_reasons(workers));
     reasons.extend(sync_reasons(workers));
     reasons
+}
+
+/// Keys that a limit keeps out.
+fn incomplete_reasons(workers: &[WorkerInfo]) -> Vec<String> {
+    let said = |wanted: Limit| {
+        let is_out = |location: &LocationInfo| {
+            location
+                .incomplete
+                .is_some_and(|incomplete| incomplete.limit == wanted)
+        };
+        let names: Vec<String> = workers
+            .iter()
+            .filter(|worker| worker.locations.iter().any(is_out))
+            .map(|worker| worker.key.to_string())
+            .collect();
+        let (limit, remedy) = limit(wanted);
+        (!names.is_empty()).then(|| {
+            format!(
+                "{limit} is reached: keys of {} are not all known, lookups credit them with too little; {remedy}",
+                named(&names),
+            )
+        })
+    };
+    [Limit::Keys, Limit::IndexBytes]
+        .into_iter()
+        .filter_map(said)
+        .collect()
 }
 
 /// Full syncs that are not over: what lookups show meanwhile.

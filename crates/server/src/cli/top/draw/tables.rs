@@ -6,7 +6,7 @@ use ratatui::style::{Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Cell, Row, Table};
 
-use super::super::data::{Location, Persistence, SyncLocation, SyncWorker, Worker};
+use super::super::data::{Incomplete, Location, Persistence, SyncLocation, SyncWorker, Worker};
 use super::super::model::Model;
 use super::{Look, Tone, about, bytes, count, nothing, seconds};
 
@@ -109,7 +109,15 @@ pub(super) fn sync(frame: &mut Frame, area: Rect, model: &Model, look: Look) {
         "failing" => Tone::Bad,
         _ => Tone::Soft,
     };
-    frame.render_widget(Line::from(look.span(tone, text)), head);
+    let mut line = vec![look.span(tone, text)];
+    if sync.workers_incomplete > 0 {
+        let incomplete = count(sync.workers_incomplete as f64);
+        line.insert(
+            0,
+            look.span(Tone::Bad, format!("incomplete {incomplete}  ")),
+        );
+    }
+    frame.render_widget(Line::from(line), head);
     let names = sync
         .workers
         .iter()
@@ -146,13 +154,16 @@ fn sync_row<'m>(
         Cell::from(name(&worker.instance_id, worker.worker_id)),
         Cell::from(one.map_or("-", |one| short(&one.location))),
         Cell::from(one.map_or(look.span(Tone::Soft, "no report"), |one| {
-            look.span(tone(&one.state), one.state.as_str())
+            let state = state(&one.state, one.incomplete.as_ref());
+            look.span(tone(state), state)
         })),
-        Cell::from(
-            one.and_then(|one| one.reason.as_deref())
-                .or(wanted)
-                .unwrap_or(""),
-        ),
+        Cell::from(match one.and_then(|one| one.incomplete.as_ref()) {
+            Some(Incomplete { limit }) => format!("{limit} is reached"),
+            None => {
+                let reason = one.and_then(|one| one.reason.as_deref());
+                reason.or(wanted).unwrap_or("").into()
+            }
+        }),
         Cell::from(batches.map_or(String::new(), |(received, announced)| {
             format!("{} of {}", count(received as f64), count(announced as f64))
         })),
@@ -245,9 +256,16 @@ fn short(location: &str) -> &str {
 }
 
 fn reports<'m>(locations: &'m [Location], look: Look) -> Line<'m> {
-    let mut states: Vec<&str> = locations.iter().map(|one| one.sync.as_str()).collect();
+    let states = locations
+        .iter()
+        .map(|one| state(&one.sync, one.incomplete.as_ref()));
+    let mut states: Vec<&str> = states.collect();
     states.sort_unstable();
     states.dedup();
+    // What is wrong says more, and there is little room.
+    if states.len() > 1 {
+        states.retain(|state| *state != "in sync");
+    }
     let mut spans = Vec::new();
     for state in states {
         spans.push(look.span(tone(state), state));
@@ -256,9 +274,18 @@ fn reports<'m>(locations: &'m [Location], look: Look) -> Line<'m> {
     Line::from(spans)
 }
 
+/// With keys missing a location is not in sync, whatever its numbers say.
+fn state<'m>(state: &'m str, incomplete: Option<&Incomplete>) -> &'m str {
+    match incomplete {
+        Some(_) if state == "in sync" => "incomplete",
+        _ => state,
+    }
+}
+
 fn tone(state: &str) -> Tone {
     match state {
         "in sync" => Tone::Good,
+        "incomplete" => Tone::Bad,
         "wanted" => Tone::Warn,
         "running" => Tone::Busy,
         "unrepairable" => Tone::Bad,

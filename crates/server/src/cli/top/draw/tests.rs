@@ -5,8 +5,8 @@ use ratatui::backend::TestBackend;
 use ratatui::style::Color;
 
 use super::super::data::{
-    Fleet, History, Instance, Location, Lookups, Persistence, Sample, Stats, Sync, SyncLocation,
-    SyncWorker, Worker,
+    Fleet, History, Incomplete, Instance, Location, Lookups, Persistence, Sample, Stats, Sync,
+    SyncLocation, SyncWorker, Worker,
 };
 use super::super::feed::Update;
 use super::super::model::Model;
@@ -54,6 +54,7 @@ pub(in super::super) fn watching(view: View, n: usize) -> Model {
         location: name.into(),
         key_count,
         sync: "in sync".into(),
+        ..Location::default()
     };
     model.update(Update::Fleet(Fleet {
         total_count: n,
@@ -257,4 +258,34 @@ fn numbers_are_short() {
     assert_eq!(bytes(1 << 30), "1.00 GiB");
     assert_eq!(seconds(0.000_25), "250 us");
     assert_eq!(seconds(7200.0), "2 h");
+}
+
+#[test]
+fn a_limit_that_keeps_keys_out_is_seen() {
+    let full = Some(Incomplete {
+        limit: "max_index_bytes".into(),
+    });
+    let mut model = watching(View::Fleet, 4);
+    let mut fleet = model.fleet.clone().unwrap();
+    fleet.workers[2].locations[0].incomplete = full.clone();
+    model.update(Update::Fleet(fleet));
+    let text = frame(&mut model, 80, 24);
+    let marked: Vec<_> = text.lines().filter(|l| l.contains("incomplete")).collect();
+    assert_eq!(marked.len(), 1, "{text}");
+    has(marked[0], &["engine-1:0"]);
+
+    let mut model = watching(View::Sync, 4);
+    let mut sync = model.sync.clone().unwrap();
+    sync.workers_incomplete = 1;
+    sync.workers[2].locations[0].incomplete = full;
+    model.update(Update::Sync(sync));
+    for (width, why) in [(80, "max_index_"), (120, "max_index_bytes is reached")] {
+        let text = frame(&mut model, width, 24);
+        has(&text, &["incomplete 1 ", why]);
+        let first = text.lines().nth(3).unwrap();
+        assert!(
+            first.contains("incomplete"),
+            "the most urgent first: {text}"
+        );
+    }
 }
