@@ -135,16 +135,18 @@ knobs! {
     body_timeout_s: Duration = Duration::from_secs(30), "body-timeout-s";
     /// Seconds that a TLS handshake and the head of an HTTP request may take, and that a connection may be idle.
     header_timeout_s: Duration = Duration::from_secs(30), "header-timeout-s";
+    /// Seconds for which browsers that have seen the page over HTTPS come back by HTTPS only, to any port of that host name; 0 does not ask them to.
+    hsts_max_age_s: Duration = Duration::from_secs(86_400), "hsts-max-age-s";
     /// Threads that serve HTTP.
     http_threads: Positive = Positive(2), "http-threads";
 
     /// Token for reading over HTTP; prefer the environment or read_token_file, arguments are seen by every user of the machine.
     read_token: Option<Secret> = None, "read-token";
-    /// File with the token for reading.
+    /// File with the token for reading; read again when it changes.
     read_token_file: Option<String> = None, "read-token-file";
     /// Token for commands and everything else over HTTP; prefer the environment or admin_token_file.
     admin_token: Option<Secret> = None, "admin-token";
-    /// File with the token for commands and everything else.
+    /// File with the token for commands and everything else; read again when it changes.
     admin_token_file: Option<String> = None, "admin-token-file";
     /// Serve GET /metrics without a token.
     metrics_open: bool = false, "metrics-open";

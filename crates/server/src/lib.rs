@@ -24,6 +24,7 @@ pub mod housekeeping;
 pub mod http;
 pub mod logging;
 pub mod metrics;
+pub(crate) mod reload;
 pub mod scheme;
 pub mod shutdown;
 pub mod store;

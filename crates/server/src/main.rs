@@ -136,7 +136,7 @@ fn configuration(
 }
 
 async fn run(loaded: Loaded, levels: logging::Levels) -> Result<(), Box<dyn std::error::Error>> {
-    let signals = Signals::new()?;
+    let signals = Signals::of_server()?;
     let settings: Vec<String> = loaded
         .config
         .shown()

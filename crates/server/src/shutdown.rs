@@ -1,4 +1,10 @@
 //! When the process is asked to stop: SIGTERM or SIGINT, and a second one that does not wait.
+//!
+//! SIGHUP has two senses. From a terminal that goes away it ends the process as it always did; from
+//! people and systemd it asks a server to read its files again (`reload.rs`), and must not end one that
+//! has none.
+
+use std::io::{IsTerminal, stdin};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -6,6 +12,31 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    /// Of a server; whatever else runs ends by the system's default.
+    hangup: Option<Hangup>,
+}
+
+struct Hangup {
+    signal: Signal,
+    /// Started from a terminal.
+    has_terminal: bool,
+}
+
+impl Hangup {
+    /// Completes when the terminal is gone.
+    async fn terminal_gone(&mut self) {
+        loop {
+            let signal = self.signal.recv().await;
+            if signal.is_none() {
+                return std::future::pending().await;
+            }
+            if self.has_terminal && !stdin().is_terminal() {
+                // Shells and the system each send one: that is no second wish to stop.
+                self.has_terminal = false;
+                return;
+            }
+        }
+    }
 }
 
 impl Signals {
@@ -14,6 +45,18 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            hangup: None,
+        })
+    }
+
+    /// The same for a server, which SIGHUP does not end.
+    pub fn of_server() -> std::io::Result<Self> {
+        Ok(Self {
+            hangup: Some(Hangup {
+                signal: signal(SignalKind::hangup())?,
+                has_terminal: stdin().is_terminal(),
+            }),
+            ..Self::new()?
         })
     }
 
@@ -29,9 +72,16 @@ impl Signals {
     }
 
     async fn next(&mut self) -> &'static str {
+        let gone = async {
+            match &mut self.hangup {
+                Some(hangup) => hangup.terminal_gone().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
+            () = gone => "SIGHUP",
         }
     }
 }

@@ -589,6 +589,25 @@ fn the_sessions_cookie_never_leaves_tls() {
 }
 
 #[test]
+fn browsers_are_told_to_come_back_by_https_and_only_over_https() {
+    let header = |head: &str| {
+        let mut lines = head.lines().map(str::to_lowercase);
+        lines.find_map(|line| Some(line.strip_prefix("strict-transport-security: ")?.to_owned()))
+    };
+    let files = Files::new("hsts");
+    for (seconds, expected) in [("86400", Some("max-age=86400".to_owned())), ("0", None)] {
+        let (controller, _) = https(&files, |config| set(config, "hsts_max_age_s", seconds));
+        let client = Client::trusting(&files, "ca.pem");
+        for path in ["/", "/healthz", "/nope"] {
+            let (_, head) = client.get(&controller, path).unwrap();
+            assert_eq!(header(&head), expected, "{path}: {head}");
+        }
+    }
+    let plain = Controller::with(|_| {});
+    assert_eq!(header(&plain.get("/").head), None);
+}
+
+#[test]
 fn files_that_cannot_be_used_end_the_start() {
     let files = Files::new("refused");
     let by = authority();

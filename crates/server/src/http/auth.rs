@@ -15,8 +15,12 @@
 //! The cookie only reads: no request that changes something is ever allowed because of it. What is
 //! refused here has read no body and taken no place among the requests at the same time.
 
-use std::collections::VecDeque;
+mod token;
 
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
 use axum::Router;
 use axum::body::HttpBody;
 use axum::extract::{Request, State};
@@ -30,8 +34,6 @@ use parking_lot::Mutex;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::json;
-use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq;
 use uuid::Uuid;
 
 use super::api::Api;
@@ -40,8 +42,10 @@ use super::error::ApiError;
 use super::query::Query;
 use crate::app::AppState;
 use crate::config::Config;
-use crate::config::value::{ClientAuth, Secret};
+use crate::config::value::ClientAuth;
 use crate::metrics::refusals::HttpRefusal;
+pub use token::TokenError;
+use token::{Hash, Tokens};
 
 /// POSTs that change nothing.
 const READING: [&str; 6] = [
@@ -69,31 +73,24 @@ pub enum Role {
     Admin,
 }
 
-/// A token that cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum TokenError {
-    /// The file cannot be read.
-    #[error("cannot read {key} {path}: {source}")]
-    Unreadable {
-        /// Knob that names the file.
-        key: &'static str,
-        /// The file.
-        path: String,
-        /// What the system says.
-        source: std::io::Error,
-    },
-    /// A header could not carry it.
-    #[error("the token of {0} is empty or has spaces or unprintable characters")]
-    Unusable(&'static str),
-    /// Given twice.
-    #[error("{0} and {0}_file are both set; keep one")]
-    Twice(&'static str),
+/// What one look at the files of tokens brought.
+#[derive(Debug, PartialEq, Eq)]
+pub enum TokenReload {
+    /// They have what they had.
+    Unchanged,
+    /// Only the new tokens count.
+    Applied,
+    /// The old ones go on.
+    Refused(TokenError),
 }
 
 /// The configured tokens and the running sessions.
 pub struct Access {
-    read: Option<Hash>,
-    admin: Option<Hash>,
+    tokens: ArcSwap<Tokens>,
+    /// Whether any came from a file.
+    has_files: bool,
+    /// Why the files were refused the last time. Locked while they are read.
+    refused: Mutex<Option<TokenError>>,
     metrics_open: bool,
     asks_for_certificate: bool,
     tls: bool,
@@ -114,28 +111,13 @@ struct Session {
     until: Timestamp,
 }
 
-#[derive(Clone, Copy)]
-struct Hash([u8; 32]);
-
-impl Hash {
-    fn of(text: &str) -> Self {
-        Self(Sha256::digest(text.as_bytes()).into())
-    }
-
-    /// Takes the same time wherever the difference is.
-    fn is(&self, other: &Self) -> bool {
-        self.0.ct_eq(&other.0).into()
-    }
-}
-
 impl Access {
     /// Reads the configured tokens.
     pub fn new(config: &Config) -> Result<Self, TokenError> {
-        let read = token("read_token", &config.read_token, &config.read_token_file)?;
-        let admin = token("admin_token", &config.admin_token, &config.admin_token_file)?;
         Ok(Self {
-            read,
-            admin,
+            tokens: ArcSwap::from_pointee(Tokens::load(config)?),
+            has_files: config.read_token_file.is_some() || config.admin_token_file.is_some(),
+            refused: Mutex::default(),
             metrics_open: config.metrics_open,
             asks_for_certificate: config.tls_client_ca.is_some()
                 && config.tls_client_auth == ClientAuth::ExceptOpen,
@@ -144,19 +126,50 @@ impl Access {
         })
     }
 
+    /// Whether some token may change while the process runs.
+    pub fn has_files(&self) -> bool {
+        self.has_files
+    }
+
+    /// Looks at the files; blocks while it does. With new tokens all sessions end.
+    pub fn reload(&self, config: &Config) -> TokenReload {
+        if !self.has_files {
+            return TokenReload::Unchanged;
+        }
+        let mut refused = self.refused.lock();
+        match Tokens::load(config) {
+            Ok(new) => {
+                *refused = None;
+                if new.is(&self.tokens.load()) {
+                    return TokenReload::Unchanged;
+                }
+                self.tokens.store(Arc::new(new));
+                self.sessions.lock().clear();
+                TokenReload::Applied
+            }
+            Err(error) if refused.as_ref() == Some(&error) => TokenReload::Unchanged,
+            Err(error) => {
+                *refused = Some(error.clone());
+                TokenReload::Refused(error)
+            }
+        }
+    }
+
     /// Whether commands ask for a token, or are refused to all.
     pub fn guards_commands(&self) -> bool {
-        self.admin.is_some() || self.read.is_some()
+        let tokens = self.tokens.load();
+        tokens.admin.is_some() || tokens.read.is_some()
     }
 
     /// Whether nobody can be admin although others need a token.
     pub fn lacks_admin(&self) -> bool {
-        self.admin.is_none() && self.read.is_some()
+        let tokens = self.tokens.load();
+        tokens.admin.is_none() && tokens.read.is_some()
     }
 
     fn asks_for(&self, role: Role) -> bool {
         match role {
-            Role::Read => self.read.is_some(),
+            Role::Read => self.tokens.load().read.is_some(),
             Role::Admin => self.guards_commands(),
         }
     }
@@ -165,7 +178,8 @@ impl Access {
         let given = Hash::of(token);
         let is = |known: &Option<Hash>| known.as_ref().is_some_and(|known| known.is(&given));
         // Both are compared, whichever fits.
-        let (admin, read) = (is(&self.admin), is(&self.read));
+        let tokens = self.tokens.load();
+        let (admin, read) = (is(&tokens.admin), is(&tokens.read));
         match (admin, read) {
             (true, _) => Some(Role::Admin),
             (false, true) => Some(Role::Read),
@@ -384,32 +398,6 @@ fn cookie(headers: &HeaderMap) -> Option<&str> {
         .find_map(|pair| pair.trim().strip_prefix(COOKIE_NAME)?.strip_prefix('='))
 }
 
-fn token(
-    key: &'static str,
-    text: &Option<Secret>,
-    file: &Option<String>,
-) -> Result<Option<Hash>, TokenError> {
-    let read;
-    let token = match (text, file) {
-        (None, None) => return Ok(None),
-        (Some(_), Some(_)) => return Err(TokenError::Twice(key)),
-        (Some(Secret(text)), None) => text.as_str(),
-        (None, Some(path)) => {
-            let unreadable = |source| TokenError::Unreadable {
-                key,
-                path: path.clone(),
-                source,
-            };
-            read = std::fs::read_to_string(path).map_err(unreadable)?;
-            read.trim()
-        }
-    };
-    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(TokenError::Unusable(key));
-    }
-    Ok(Some(Hash::of(token)))
-}
-
 #[cfg(test)]
 #[allow(
     clippy::unwrap_used,
@@ -417,6 +405,7 @@ fn token(
 )]
 mod tests {
     use super::*;
+    use crate::config::value::Secret;
 
     fn access(read: Option<&str>, admin: Option<&str>) -> Access {
         let secret = |text: &str| Secret(text.to_owned());

@@ -16,7 +16,8 @@ use axum::extract::{Request, State};
 use axum::http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD, CACHE_CONTROL, CONTENT_SECURITY_POLICY,
-    HOST, HeaderName, ORIGIN, REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+    HOST, HeaderName, ORIGIN, REFERRER_POLICY, STRICT_TRANSPORT_SECURITY, VARY,
+    X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::middleware::{self, Next};
@@ -25,6 +26,7 @@ use axum::response::{IntoResponse, Response};
 use super::auth::{is_reading, unread};
 use super::error::ApiError;
 use crate::app::AppState;
+use crate::config::Config;
 use crate::metrics::refusals::HttpRefusal;
 
 /// Put on every answer that does not say otherwise.
@@ -52,6 +54,7 @@ pub(super) fn around(routes: Router<AppState>, state: &AppState) -> Router<AppSt
     let front = Front {
         shared: Arc::clone(state),
         origins: state.config.cors_origins.as_slice().into(),
+        transport: transport(&state.config),
     };
     routes.layer(middleware::from_fn_with_state(front, pass))
 }
@@ -60,6 +63,15 @@ pub(super) fn around(routes: Router<AppState>, state: &AppState) -> Router<AppSt
 struct Front {
     shared: AppState,
     origins: Arc<[String]>,
+    transport: Option<HeaderValue>,
+}
+
+/// What browsers are told about HTTPS; nothing over plain HTTP, where they would not believe it.
+fn transport(config: &Config) -> Option<HeaderValue> {
+    let seconds = config.hsts_max_age_s.as_secs();
+    let is_wanted = config.tls_cert.is_some() && seconds > 0;
+    let value = || HeaderValue::from_str(&format!("max-age={seconds}"));
+    is_wanted.then(value)?.ok()
 }
 
 async fn pass(State(front): State<Front>, request: Request, next: Next) -> Response {
@@ -82,6 +94,9 @@ async fn pass(State(front): State<Front>, request: Request, next: Next) -> Respo
     let headers = response.headers_mut();
     for (name, value) in &HEADERS {
         headers.entry(name).or_insert_with(|| value.clone());
+    }
+    if let Some(transport) = &front.transport {
+        headers.insert(STRICT_TRANSPORT_SECURITY, transport.clone());
     }
     if !front.origins.is_empty() {
         headers.append(VARY, HeaderValue::from_static("origin"));

@@ -30,7 +30,7 @@ use super::auth::OverTls;
 use super::connections::{Answer, Connection, Connections};
 use crate::app::AppState;
 use crate::config::Config;
-use crate::tls::front::keep_fresh;
+use crate::reload;
 
 /// Largest head of a request, in bytes.
 const MAX_HEAD: usize = 64 * 1024;
@@ -90,10 +90,8 @@ impl Listener {
         let listener = TcpListener::from_std(self.socket)?;
         let connections = Connections::new(Arc::clone(&state));
         let (stop, stopped) = watch::channel(());
-        let fresh = state
-            .tls
-            .is_some()
-            .then(|| tokio::spawn(keep_fresh(Arc::clone(&state))));
+        let fresh =
+            reload::is_needed(&state).then(|| tokio::spawn(reload::keep_fresh(Arc::clone(&state))));
         let front = Front {
             router: super::routes(Arc::clone(&state)),
             shared: state,

@@ -1,6 +1,6 @@
 //! What the HTTP front presents, and how it is exchanged while connections go on.
 //!
-//! The files are read again every [`INTERVAL`] and at SIGHUP; contents count, not times, because a
+//! The files are read again now and then (`reload.rs`); contents count, not times, because a
 //! mounted secret changes by its directory. A set of files that differs from the last one tried is
 //! checked as a whole (certificate and key fit, not expired) and then serves every handshake from
 //! there on; a set that is refused is logged once and the old one goes on. Connections keep what
@@ -11,27 +11,21 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use kvatlas_protocol::Timestamp;
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 
 use super::{TlsError, authorities, certificates, expiry, key, provider, read};
-use crate::app::Shared;
 use crate::config::Config;
 use crate::config::value::ClientAuth;
 
 /// What is spoken inside TLS, as ALPN names it.
 pub const HTTP_1: &[u8] = b"http/1.1";
-
-/// Time between two looks at the files.
-pub const INTERVAL: Duration = Duration::from_secs(2);
 
 /// The front's certificates.
 pub struct FrontTls {
@@ -158,34 +152,6 @@ impl FrontTls {
             expires: self.serving.load().expires.unwrap_or(0),
             applied: self.applied.load(Ordering::Relaxed),
             refused: self.refused.load(Ordering::Relaxed),
-        }
-    }
-}
-
-/// Looks at the files again and again; ends when it is dropped.
-pub(crate) async fn keep_fresh(shared: Arc<Shared>) {
-    let mut hangup = signal(SignalKind::hangup()).ok();
-    loop {
-        let hung_up = async {
-            match &mut hangup {
-                Some(hangup) => hangup.recv().await,
-                None => std::future::pending().await,
-            }
-        };
-        // Either way: look.
-        let _ = tokio::time::timeout(INTERVAL, hung_up).await;
-        let looking = Arc::clone(&shared);
-        let look = move || {
-            let tls = looking.tls.as_ref()?;
-            Some(tls.reload(looking.clock.now()))
-        };
-        match tokio::task::spawn_blocking(look).await {
-            Ok(Some(Reload::Applied)) => tracing::info!("new TLS certificate in use"),
-            Ok(Some(Reload::Refused(error))) => {
-                tracing::error!(%error, "new TLS certificate refused, the old one goes on");
-            }
-            Ok(Some(Reload::Unchanged)) => {}
-            Ok(None) | Err(_) => return,
         }
     }
 }

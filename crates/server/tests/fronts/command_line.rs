@@ -277,3 +277,65 @@ fn tokens_come_from_files_and_the_environment_and_are_never_shown() {
     );
     std::fs::remove_file(path).unwrap();
 }
+
+#[test]
+fn a_hangup_reads_tokens_again_and_ends_no_server() {
+    let path = std::env::temp_dir().join(format!("kvatlas-renewed-{}", std::process::id()));
+    std::fs::write(&path, "first").unwrap();
+    let mut command = kvatlas(&FREE_PORTS);
+    command.arg("--admin-token-file").arg(&path);
+    let (mut running, lines) = Running::start(&mut command);
+    let url = format!("http://{}", address(&lines, "http"));
+    let code = |token: &str| {
+        let mut client = kvatlas(&["clear", "nobody", "--url", &url, "--token", token]);
+        client.output().unwrap().status.code()
+    };
+    eventually("readiness", || (code("first") == Some(4)).then_some(()));
+    std::fs::write(&path, "second").unwrap();
+    running.signal("-HUP");
+    eventually("the new one counts", || {
+        (code("second") == Some(4)).then_some(())
+    });
+    assert_eq!(code("first"), Some(5));
+    // What is no token takes none away.
+    std::fs::write(&path, " ").unwrap();
+    running.signal("-HUP");
+    std::fs::remove_file(&path).unwrap();
+    running.signal("-HUP");
+    assert_eq!(code("second"), Some(4));
+    running.signal("-TERM");
+    assert!(running.ends().success());
+
+    // Nothing to read again is no reason to end.
+    let (mut running, lines) = Running::start(&mut kvatlas(&FREE_PORTS));
+    running.signal("-HUP");
+    let http = address(&lines, "http");
+    eventually("it still answers", || {
+        (request(http, "GET", "/readyz", "text/plain", b"").status == 200).then_some(())
+    });
+    running.signal("-TERM");
+    assert!(running.ends().success());
+}
+
+#[test]
+fn a_terminal_that_goes_away_ends_what_was_started_in_it() {
+    let exec = format!("exec {}", env!("CARGO_BIN_EXE_kvatlas"));
+    let line = FREE_PORTS
+        .iter()
+        .fold(exec, |line, argument| format!("{line} '{argument}'"));
+    let mut command = Command::new("script");
+    command
+        .args(["-qfec", &line, "/dev/null"])
+        .stdin(Stdio::null());
+    command.env("LMCACHE_CONTROLLER_NO_STATE", "true");
+    let (mut terminal, lines) = Running::start(&mut command);
+    let http = address(&lines, "http");
+    eventually("it answers", || {
+        (request(http, "GET", "/readyz", "text/plain", b"").status == 200).then_some(())
+    });
+    terminal.0.kill().unwrap();
+    terminal.0.wait().unwrap();
+    eventually("it ends", || {
+        std::net::TcpStream::connect(http).is_err().then_some(())
+    });
+}
