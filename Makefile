@@ -28,7 +28,7 @@ build: ## debug build of everything
 release: ## optimized binary at target/release/kvatlas
 	cargo build --release --locked -p kvatlas-server
 
-test: check unit loom interop api browser packaging bench-guard ## everything CI runs
+test: check unit otlp loom interop api browser packaging bench-guard ## everything CI runs
 	$(call say,all tests passed)
 
 check: ## formatting, lints, dependency rules

@@ -11,12 +11,16 @@ strip "$stage/kvatlas"
 "$stage/kvatlas" completions zsh > "$stage/completions/_kvatlas"
 "$stage/kvatlas" completions fish > "$stage/completions/kvatlas.fish"
 "$stage/kvatlas" man > "$stage/man/kvatlas.1"
-for page in serve lookup workers instances stats pin clear move compress decompress health check events diagnose demo worker bench; do
+# Every command that `kvatlas help` lists.
+for page in $("$stage/kvatlas" help | awk '/^Commands:/ { on = 1; next } on && !NF { exit } on && $1 != "help" { print $1 }'); do
   "$stage/kvatlas" man "$page" > "$stage/man/kvatlas-$page.1"
 done
 cp LICENSE README.md CHANGELOG.md packaging/systemd/kvatlas.service "$stage/"
-cargo metadata --locked --format-version 1 --filter-platform x86_64-unknown-linux-gnu \
-  | python3 packaging/sbom.py kvatlas-server > "$stage/kvatlas.cdx.json"
+metadata="$(mktemp)"
+trap 'rm -f "$metadata"' EXIT
+cargo metadata --locked --format-version 1 --filter-platform x86_64-unknown-linux-gnu > "$metadata"
+python3 -B packaging/sbom.py kvatlas-server < "$metadata" > "$stage/kvatlas.cdx.json"
+python3 -B packaging/sbom.py kvatlas-server --licenses < "$metadata" > "$stage/LICENSES-THIRD-PARTY"
 cp "$stage/kvatlas.cdx.json" "$out/$name.cdx.json"
 # Equal inputs give an equal archive.
 tar --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner -C "$out" -c "$name" | gzip -n > "$stage.tar.gz"

@@ -191,7 +191,7 @@ knobs! {
     log_level: LogLevel = LogLevel(tracing::Level::INFO), "log-level";
     /// How logs are written to standard error: text or json.
     log_format: LogFormat = LogFormat::Text, "log-format";
-    /// Where OpenTelemetry traces are sent over OTLP/HTTP, such as http://127.0.0.1:4318; needs a build with the feature otlp.
+    /// Where OpenTelemetry traces are sent over OTLP/HTTP, such as http://127.0.0.1:4318 or https://collector:4318; needs a build with the feature otlp.
     otlp_endpoint: Option<String> = None, "otlp-endpoint";
     /// Serve the environment, redacted, at GET /env.
     debug_env: bool = false, "debug-env";

@@ -7,7 +7,9 @@
 //! ```
 //! Only in builds with the feature `otlp`; without it nothing here does anything. Spans wait in a
 //! bounded queue and are lost when the collector cannot keep up: nobody waits for it. The
-//! environment variables of OpenTelemetry's SDK (`OTEL_TRACES_SAMPLER`, `OTEL_BSP_*`) count.
+//! environment variables of OpenTelemetry's SDK (`OTEL_TRACES_SAMPLER`, `OTEL_BSP_*`) count, and
+//! for `https` those that name certificates (`OTEL_EXPORTER_OTLP_CERTIFICATE`, ..`_CLIENT_CERTIFICATE`,
+//! ..`_CLIENT_KEY`).
 
 #[cfg(feature = "otlp")]
 mod client;
@@ -84,7 +86,9 @@ pub enum TracesError {
     #[error("otlp_endpoint is set, but this build has no exporter: build with --features otlp")]
     NotBuilt,
     /// Not something that can be connected to.
-    #[error("otlp_endpoint {0:?} is no address such as http://127.0.0.1:4318")]
+    #[error(
+        "otlp_endpoint {0:?} is no address such as http://127.0.0.1:4318 or https://collector:4318"
+    )]
     Address(String),
     /// The exporter refuses.
     #[error("cannot send traces: {0}")]

@@ -20,6 +20,7 @@ use tokio::runtime::Handle;
 
 use super::TracesError;
 use super::client::Client;
+use crate::tls::client::{Files, Trust};
 
 /// Where OTLP/HTTP takes traces.
 const PATH: &str = "/v1/traces";
@@ -34,12 +35,17 @@ impl Traces {
     pub fn start(endpoint: &str, runtime: Handle) -> Result<Self, TracesError> {
         let address = || TracesError::Address(endpoint.to_owned());
         let uri = Uri::try_from(endpoint).map_err(|_| address())?;
-        if uri.scheme_str() != Some("http") || uri.authority().is_none() || uri.query().is_some() {
+        if uri.authority().is_none() || uri.query().is_some() {
             return Err(address());
         }
+        let trust = match uri.scheme_str() {
+            Some("http") => None,
+            Some("https") => Some(trust()?),
+            _ => return Err(address()),
+        };
         let exporter = SpanExporter::builder()
             .with_http()
-            .with_http_client(Client(runtime))
+            .with_http_client(Client::new(runtime, trust))
             .with_protocol(Protocol::HttpBinary)
             .with_endpoint(format!("{}{PATH}", endpoint.trim_end_matches('/')))
             .build()
@@ -63,6 +69,21 @@ impl Traces {
             tracing::warn!(%error, "the last traces were not sent");
         }
     }
+}
+
+/// Whom the collector must be vouched for by, from OpenTelemetry's own variables.
+fn trust() -> Result<Trust, TracesError> {
+    let path = |name: &str| {
+        let general = std::env::var(format!("OTEL_EXPORTER_OTLP_{name}"));
+        let own = std::env::var(format!("OTEL_EXPORTER_OTLP_TRACES_{name}"));
+        own.or(general).ok().filter(|path| !path.is_empty())
+    };
+    let files = Files {
+        ca_cert: path("CERTIFICATE"),
+        client_cert: path("CLIENT_CERTIFICATE"),
+        client_key: path("CLIENT_KEY"),
+    };
+    Trust::load(&files).map_err(|error| TracesError::Exporter(error.to_string()))
 }
 
 /// A request under way.
