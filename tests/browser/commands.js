@@ -34,6 +34,7 @@ export async function a_move_moves(t) {
   await rm(directory, { recursive: true });
   const whole = Math.floor(tokens.length / 256) * 256;
   assert.deepEqual(await reach(t, tokens), { giver: whole });
+  Object.assign(t, { tokens, whole });
   await page.getByRole('button', { name: 'Move… giver' }).click();
   await page.locator('h1', { hasText: 'Actions' }).waitFor();
   assert.ok(await page.getByRole('radio', { name: 'move', exact: true }).isChecked());
@@ -70,6 +71,39 @@ export async function progress_is_live(t) {
   t.taker.child.kill('SIGCONT');
   await card.locator('.top .badge.good', { hasText: 'finished' }).waitFor();
   for (const rank of [0, 1]) await card.locator('li', { hasText: `taker:${rank}` }).getByText('finished').waitFor();
+}
+
+/** The other commands, each in its own form: what is confirmed, what the workers say, what changes. */
+export async function every_command(t) {
+  const { page } = t;
+  const many = t.whole.toLocaleString('en-US');
+  const give = async (name, instance, sentence, said) => {
+    await open(t, 'actions', 'Actions');
+    await command(page, name);
+    await page.getByRole('combobox', { name: 'Instance', exact: true }).selectOption(instance);
+    await page.getByRole('combobox', { name: 'Location', exact: true }).selectOption('LocalCPUBackend');
+    assert.equal(await page.getByLabel('Tokens').count(), name === 'clear' ? 0 : 1, `${name} asks for what it takes`);
+    assert.equal(await page.getByLabel('Method').count(), /compress/.test(name) ? 1 : 0);
+    if (name !== 'clear') await page.getByLabel('Tokens').fill(t.tokens.slice(0, t.whole).join(' '));
+    await page.getByRole('button', { name: 'Continue' }).click();
+    const dialog = page.getByRole('dialog');
+    assert.ok((await dialog.innerText()).includes(sentence), await dialog.innerText());
+    await dialog.getByRole('button', { name: name[0].toUpperCase() + name.slice(1) }).click();
+    const card = page.locator('.card', { hasText: `${name} ${instance}` });
+    await card.locator('.top .badge.good', { hasText: 'finished' }).waitFor();
+    for (const rank of [0, 1]) await card.locator('li', { hasText: `${instance}:${rank}` }).getByText(said).waitFor();
+    await page.locator('main tbody tr', { hasText: name }).first().waitFor();
+  };
+  await give('compress', 'taker', `Compress ${many} tokens in LocalCPUBackend of taker with cachegen`, `${many} tokens`);
+  await give('decompress', 'taker', `Decompress ${many} tokens in LocalCPUBackend of taker with cachegen`, `${many} tokens`);
+  await give('pin', 'taker', `Pin ${many} tokens in LocalCPUBackend of taker`, `${many} tokens`);
+  // What is pinned stays; what is not goes, and the engine's own reports take it out of the map.
+  await give('clear', 'taker', 'Throw away everything in LocalCPUBackend of taker', /\d tokens/);
+  assert.deepEqual(await reach(t, t.tokens), { taker: t.whole });
+  await give('clear', 'giver', 'Throw away everything in LocalCPUBackend of giver. This cannot be undone.', /[1-9][\d,]* tokens/);
+  await open(t, 'fleet', 'Fleet');
+  await eventually(page, () => [...document.querySelectorAll('main tbody tr')].filter((row) => /^giver/.test(row.innerText) && row.cells[3].textContent === '0').length === 2);
+  await open(t, 'actions', 'Actions');
 }
 
 /** What the controller refuses is said in its own words. */

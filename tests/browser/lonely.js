@@ -51,6 +51,19 @@ export async function troubles_are_told(t) {
   assert.equal(await row('losing:0').locator('td').nth(5).innerText(), '1');
   await row('losing:0').getByText('no heartbeat ever').waitFor();
   await row('syncing:0').getByText('syncing, 1 of 4').waitFor();
+  // Silence takes its time: the rest of the answer is the controller's own.
+  await page.route(/\/fleet\?/, async (route) => {
+    const answer = await route.fetch();
+    const fleet = await answer.json();
+    fleet.workers.forEach((worker) => { worker.silent_s = worker.instance_id === 'losing' ? 45 : 500; });
+    await route.fulfill({ response: answer, json: fleet });
+  });
+  await row('losing:0').getByText('quiet').waitFor();
+  await row('losing:0').getByText('45 s ago').waitFor();
+  await row('syncing:0').getByText('silent').waitFor();
+  await row('syncing:0').getByText('8 min ago').waitFor();
+  await page.unroute(/\/fleet\?/);
+  await row('syncing:0').getByText('alive').waitFor();
   await page.goto(`${ours.url}/#sync`);
   await row('syncing:0').getByText('1 of 4 batches').waitFor();
   assert.equal(await row('syncing:0').getByRole('progressbar').getAttribute('value'), '1');

@@ -25,6 +25,13 @@ const SHOWN = [
 ];
 const begin = Date.now();
 
+/** What is wider than the box that was made for it, so that it lies over something else or is cut off. */
+function spilling() {
+  const boxes = [...document.querySelectorAll('td, th, button, .button, .badge, label, h1, h2, h3, .value, .note, .line > *, .notice, .plot .tip, legend, #nav a')];
+  const wide = boxes.filter((one) => one.checkVisibility() && one.scrollWidth > one.clientWidth + 1 && getComputedStyle(one).display !== 'inline' && !one.closest('thead'));
+  return wide.map((one) => `${one.tagName.toLowerCase()}.${one.className} ${one.scrollWidth} > ${one.clientWidth}: ${one.textContent.slice(0, 60)}`);
+}
+
 /**
  * Both themes, both widths: nothing wider than the screen, a picture of each. Axe looks at the light
  * wide one and at the dark narrow one, so that it sees every layout and every color.
@@ -39,6 +46,7 @@ async function look(page, name) {
       await page.setViewportSize(size);
       const over = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
       assert.ok(over <= 0, `${name} is ${over} px wider than a screen of ${size.width}`);
+      assert.deepEqual(await page.evaluate(spilling), [], `${name}, ${theme}, ${label}: text outside its box`);
       if ((theme === 'light') === (size === WIDE)) assert.deepEqual(await violations(page), [], `${name}, ${theme}, ${label}`);
       await picture(page, `${name}-${theme}-${label}`);
     }
@@ -76,7 +84,7 @@ const GROUPS = [
     const alone = await controller();
     return { ...t, url: alone.url, controller: alone };
   }, [lonely.empty_states, lonely.an_engine_appears, lonely.the_controller_goes]],
-  ['commands', async (t) => t, [commands.a_move_moves, commands.progress_is_live, commands.refused]],
+  ['commands', async (t) => t, [commands.a_move_moves, commands.progress_is_live, commands.every_command, commands.refused]],
   ['troubles', async (t) => t, [lonely.troubles_are_told, lonely.limits_are_told]],
   ['tokens', async (t) => t, [tokens.both_roles]],
   ['a token for commands', async (t) => t, [tokens.admin_only]],

@@ -47,7 +47,7 @@ function fleet(report) {
     panel('Hash schemes', element('p', { class: 'soft' }, `How chunks are named is ${schemes.mode}; ${count(schemes.candidates)} candidates.`),
       schemes.confirmed.length === 0
         ? element('p', {}, 'None is confirmed yet: look up a prompt that some instance holds, and the one that fits is kept.')
-        : table('Confirmed schemes', ['Algorithm', 'Root', 'Chunk size', 'Instances'], schemes.confirmed.map((one) => [element('code', {}, one.algorithm), element('code', {}, one.root), String(one.chunk_size), one.instances.join(', ')]), true),
+        : table('Confirmed schemes', ['Algorithm', 'Root', 'Chunk size', 'Instances'], schemes.confirmed.map((one) => [element('code', {}, one.algorithm), element('code', {}, one.root), String(one.chunk_size), element('td', { class: 'full' }, one.instances.join(', '))]), true),
       schemes.unknown_for?.length && schemes.confirmed.length ? element('p', { class: 'warn' }, `Not known yet for ${schemes.unknown_for.join(', ')}.`) : null),
   ];
 }

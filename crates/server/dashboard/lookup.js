@@ -33,7 +33,7 @@ function draw(picture, reasons, tokens) {
   const share = best && picture.n_tokens ? best.prefix_tokens / picture.n_tokens : 0;
   const parts = [element('div', { class: 'cards', style: 'margin-top:.8rem' },
     tile('Prompt', `${count(picture.n_tokens)} tokens`, `${count(picture.n_chunks)} chunks of ${picture.chunk_size}`),
-    tile('Longest prefix', `${(share * 100).toFixed(0)} %`, best?.prefix_tokens ? `${count(best.prefix_tokens)} tokens in ${best.instance_id}` : 'nobody has the first chunk'),
+    tile('Longest prefix', `${(share * 100).toFixed(0)} %`, best?.prefix_tokens ? [`${count(best.prefix_tokens)} tokens in `, element('span', { class: 'whole' }, best.instance_id)] : 'nobody has the first chunk'),
     tile('Instances', count(order.filter((one) => one.prefix_tokens > 0).length), 'hold a prefix'))];
   if (order.length) {
     parts.push(element('h2', {}, 'Who holds it'), element('div', { class: 'legend' },

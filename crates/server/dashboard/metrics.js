@@ -29,7 +29,7 @@ export function show(main) {
     ];
   };
   search.addEventListener('input', () => { wanted = search.value; draw(); });
-  main.append(head('Metrics', 'Everything the controller tells Prometheus, as it changes.', element('a', { class: 'button', href: 'metrics' }, 'Text for Prometheus')),
+  main.append(head('Metrics', 'Everything the controller tells Prometheus, as it changes.', element('div', { class: 'pair' }, element('a', { class: 'button', href: 'metrics' }, 'Text for Prometheus'), element('a', { class: 'button', href: 'docs' }, 'HTTP endpoints'))),
     element('div', { class: 'toolbar', role: 'search' }, element('div', { class: 'grow' }, icon('lookup'), search)), place);
   end = repeat(async (still) => {
     try {

@@ -50,6 +50,13 @@ impl Demo {
         while !said.ends_with("Ctrl-C ends it.\n") {
             assert!(out.read_line(&mut said).unwrap() > 0, "it ended: {said}");
         }
+        // As it was called, so that the lines can be copied where it is not installed.
+        let called = concat!(env!("CARGO_BIN_EXE_kvatlas"), " ");
+        assert!(
+            said.contains(called) && !said.contains("\nkvatlas lookup"),
+            "{said}"
+        );
+        let said = said.replace(called, "kvatlas ");
         let after = |beginning: &str| {
             let line = said.lines().find_map(|line| line.strip_prefix(beginning));
             line.unwrap_or_else(|| panic!("no {beginning:?} in {said}"))

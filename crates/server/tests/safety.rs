@@ -261,6 +261,61 @@ fn slow_heads_and_bodies_are_ended() {
     assert_eq!(refused(&controller, "slow"), 3.0);
 }
 
+/// Sends one byte now and then until the server ends it; what it answered.
+fn drip(address: std::net::SocketAddr, head: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    let pause = Some(Duration::from_millis(20));
+    stream.set_read_timeout(pause).unwrap();
+    stream.write_all(head.as_bytes()).unwrap();
+    let (mut answer, mut part) = (Vec::new(), [0; 1024]);
+    for _ in 0..1000 {
+        if stream.write_all(b"a").is_err() {
+            break;
+        }
+        match stream.read(&mut part) {
+            Ok(0) => break,
+            Ok(n) => answer.extend_from_slice(&part[..n]),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(_) => break,
+        }
+    }
+    String::from_utf8(answer).unwrap()
+}
+
+#[test]
+fn those_who_send_a_byte_at_a_time_are_ended_and_the_others_are_served() {
+    let controller = Controller::with(|config| {
+        set(config, "header_timeout_s", "2");
+        set(config, "body_timeout_s", "2");
+    });
+    let address = controller.addresses.http;
+    let heads = "GET /healthz HTTP/1.1\r\nx: ";
+    let bodies = "POST /lookup HTTP/1.1\r\nhost: x\r\ncontent-length: 100000\r\n\r\n";
+    let start = std::time::Instant::now();
+    let slow: Vec<_> = (0..100)
+        .map(|n| std::thread::spawn(move || drip(address, [heads, bodies][n % 2])))
+        .collect();
+    // They are all there, and nobody notices.
+    support::eventually("all are connected", || {
+        (controller.metric("kvatlas_http_connections") > 100.0).then_some(())
+    });
+    let mut n_served = 0;
+    while slow.iter().any(|one| !one.is_finished()) {
+        assert_eq!(controller.get("/healthz").body, "ok\n");
+        n_served += 1;
+        assert!(
+            start.elapsed() < Duration::from_secs(15),
+            "each byte gave them more time"
+        );
+    }
+    assert!(n_served > 10, "{n_served}");
+    let answers: Vec<String> = slow.into_iter().map(|one| one.join().unwrap()).collect();
+    let told = answers
+        .iter()
+        .filter(|text| text.starts_with("HTTP/1.1 408"));
+    assert_eq!(told.count(), 50, "heads are just closed: {answers:?}");
+}
+
 #[test]
 fn a_body_too_large_ends_its_connection_aloud() {
     let controller = Controller::with(|config| set(config, "max_body_bytes", "100000"));

@@ -9,7 +9,7 @@
 #[path = "fronts/support.rs"]
 mod support;
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
@@ -95,12 +95,14 @@ struct Screen {
     child: Child,
     keys: ChildStdin,
     seen: Arc<Mutex<vt100::Parser>>,
+    /// What tty(1) said.
+    first_line: Arc<Mutex<Option<String>>>,
 }
 
 impl Screen {
     fn open(args: &str) -> Self {
         let bin = env!("CARGO_BIN_EXE_kvatlas");
-        let inner = format!("stty rows 24 cols 80; exec '{bin}' {args}");
+        let inner = format!("tty; stty rows 24 cols 80; exec '{bin}' {args}");
         let mut child = Command::new("script")
             .args(["-qfec", &inner, "/dev/null"])
             .envs([
@@ -114,8 +116,14 @@ impl Screen {
             .spawn()
             .expect("script(1) is part of every Linux system");
         let seen = Arc::new(Mutex::new(vt100::Parser::new(24, 80, 0)));
-        let (mut output, parser) = (child.stdout.take().unwrap(), Arc::clone(&seen));
+        let (output, parser) = (child.stdout.take().unwrap(), Arc::clone(&seen));
+        let first_line: Arc<Mutex<Option<String>>> = Arc::default();
+        let said = Arc::clone(&first_line);
         std::thread::spawn(move || {
+            let mut output = BufReader::new(output);
+            let mut line = String::new();
+            output.read_line(&mut line).unwrap();
+            *said.lock().unwrap() = Some(line.trim().to_owned());
             let mut bytes = [0; 4096];
             while let Ok(n @ 1..) = output.read(&mut bytes) {
                 parser.lock().unwrap().process(&bytes[..n]);
@@ -125,7 +133,20 @@ impl Screen {
             keys: child.stdin.take().unwrap(),
             child,
             seen,
+            first_line,
         }
+    }
+
+    /// Gives the terminal another size, as its window would.
+    fn resize(&self, terminal: &str, rows: u16, columns: u16) {
+        self.seen
+            .lock()
+            .unwrap()
+            .screen_mut()
+            .set_size(rows, columns);
+        let (rows, columns) = (rows.to_string(), columns.to_string());
+        let size = ["-F", terminal, "rows", &rows, "cols", &columns];
+        assert!(Command::new("stty").args(size).status().unwrap().success());
     }
 
     fn press(&mut self, keys: &str) {
@@ -174,6 +195,38 @@ fn controller_at(port: u16) -> Controller {
             .unwrap()
             .unwrap();
     })
+}
+
+#[test]
+fn a_terminal_that_changes_its_size_is_filled_anew() {
+    let controller = Controller::start();
+    let _worker = small_fleet(&controller);
+    let url = format!("top --url http://{}", controller.addresses.http);
+    let screen = Screen::open(&url);
+    let terminal = eventually("the name of the terminal", || {
+        let output = screen.first_line.lock().unwrap().clone();
+        output.filter(|name| name.starts_with("/dev/pts/"))
+    });
+    screen.wait_for("workers 1 ");
+    let beside = "instances by keys";
+    assert!(!screen.text().contains(beside), "there is no room for it");
+    screen.resize(&terminal, 40, 130);
+    screen.wait_for(beside);
+    // The menu at the foot goes with the last line.
+    eventually("the last line", || {
+        screen
+            .text()
+            .lines()
+            .nth(39)?
+            .contains("q quit")
+            .then_some(())
+    });
+    screen.resize(&terminal, 12, 50);
+    eventually("what is small again", || {
+        let text = screen.text();
+        let is_small = !text.contains(beside) && text.lines().nth(11)?.contains("quit");
+        is_small.then_some(())
+    });
 }
 
 #[test]

@@ -250,6 +250,9 @@ fn what_to_try(args: &DemoArgs, addresses: &Addresses, bodies: &Path) -> String 
     let prompt = bodies.join("lookup.json").display().to_string();
     let reply = addresses.ports.reply.unwrap_or(addresses.ports.pull);
     let (instances, ranks, rate) = (args.instances, args.ranks, args.requests_per_second);
+    // As it was called, so that the lines can be copied where it is not installed.
+    let called = std::env::args().next().filter(|name| name.contains('/'));
+    let kvatlas = called.as_deref().unwrap_or("kvatlas");
     format!(
         "kvatlas demo: {instances} instances of {ranks} ranks, {rate} requests a second each
 {addresses}
@@ -257,18 +260,18 @@ fn what_to_try(args: &DemoArgs, addresses: &Addresses, bodies: &Path) -> String 
 Look at it    {url}/
 
 export KVATLAS_URL={url}
-kvatlas lookup -f {prompt}                     # the prompt asked for most: who holds it
-kvatlas pin demo-1 -f {prompt}                 # keep it from being evicted
-kvatlas clear demo-1                           # drop everything else
-kvatlas move demo-1 demo-2 --copy -f {prompt}  # hand it to a peer
-kvatlas health demo-1; kvatlas workers; kvatlas stats; kvatlas events
+{kvatlas} lookup -f {prompt}                     # the prompt asked for most: who holds it
+{kvatlas} pin demo-1 -f {prompt}                 # keep it from being evicted
+{kvatlas} clear demo-1                           # drop everything else
+{kvatlas} move demo-1 demo-2 --copy -f {prompt}  # hand it to a peer
+{kvatlas} health demo-1; {kvatlas} workers; {kvatlas} stats; {kvatlas} events
 
 curl -s {url}/lookup -H 'content-type: application/json' -d @{prompt}
 curl -s {url}/pin -H 'content-type: application/json' -d @{bodies}/pin.json    # also move, clear, health
 curl -s {url}/controller/workers
 
 One more engine, by LMCache's own configuration keys:
-kvatlas worker --instance-id extra --pull-url {host}:{pull} --reply-url {host}:{reply} --seed {seed}
+{kvatlas} worker --instance-id extra --pull-url {host}:{pull} --reply-url {host}:{reply} --seed {seed}
 
 Ctrl-C ends it.
 ",

@@ -65,16 +65,23 @@ pub(super) fn sync(body: &Value) -> String {
             ]
         });
         let locations = items(&worker["locations"]).map(|known| {
-            let progress = match known["batches_announced"].as_u64() {
-                Some(of) => format!("{}/{of} batches", text(&known["batches_received"])),
-                None => text(&known["reason"]),
+            let limit = known["incomplete"]["limit"].as_str();
+            let why = match (known["batches_announced"].as_u64(), limit) {
+                (Some(of), _) => format!("{}/{of} batches", text(&known["batches_received"])),
+                (None, Some(limit)) => format!("{limit} is reached"),
+                (None, None) => text(&known["reason"]),
+            };
+            let state = match known["state"].as_str() {
+                // With keys missing it is not, whatever its numbers say.
+                Some("in sync") if limit.is_some() => "incomplete".to_owned(),
+                _ => text(&known["state"]),
             };
             [
                 text(&worker["instance_id"]),
                 text(&worker["worker_id"]),
                 text(&known["location"]),
-                text(&known["state"]),
-                progress,
+                state,
+                why,
                 text(&known["key_count"]),
                 text(&known["sequence_gaps"]),
                 ago(&known["last_proof"]),
@@ -95,10 +102,21 @@ pub(super) fn sync(body: &Value) -> String {
         Some("working") => format!("kept in {}", text(&kept["directory"])),
         _ => "not kept (--no-state)".to_owned(),
     };
+    let mut remedies: Vec<_> = items(&body["workers"])
+        .flat_map(|worker| items(&worker["locations"]))
+        .filter_map(|known| known["incomplete"]["remedy"].as_str())
+        .collect();
+    remedies.sort_unstable();
+    remedies.dedup();
+    let remedies: String = remedies
+        .iter()
+        .map(|remedy| format!("what to do: {remedy}\n"))
+        .collect();
     let head = format!(
-        "{} syncing, {} completed, {} batches missing; state {state}\n",
+        "{} syncing, {} completed, {} incomplete, {} batches missing; state {state}\n{remedies}",
         text(&body["workers_syncing"]),
         text(&body["workers_completed"]),
+        body["workers_incomplete"].as_u64().unwrap_or(0),
         text(&body["missing_batches"]),
     );
     let columns = [
@@ -330,6 +348,30 @@ mod tests {
              b         LocalCPUBackend     512   50 %\n"
         );
         assert!(lookup(&json!({ "layout_info": {} }), 3).contains("nobody"));
+    }
+
+    #[test]
+    fn what_a_limit_keeps_out_is_not_in_sync() {
+        let location = |name: &str, incomplete| {
+            json!({ "location": name, "state": "in sync", "key_count": 3, "sequence_gaps": 0,
+                    "last_proof": null, "incomplete": incomplete })
+        };
+        let full = json!({ "limit": "max_keys_per_worker", "since": 1.0, "remedy": "raise it" });
+        let worker = json!({ "instance_id": "i", "worker_id": 0, "sync_wanted": null,
+            "locations": [location("CPU", full.clone()), location("Disk", json!(null)), location("Far", full)] });
+        let text = sync(
+            &json!({ "workers_syncing": 0, "workers_completed": 0, "workers_incomplete": 1,
+            "missing_batches": 0, "persistence": { "state": "off" }, "workers": [worker] }),
+        );
+        let lines: Vec<_> = text.lines().collect();
+        assert!(lines[0].contains(", 1 incomplete, "), "{text}");
+        assert_eq!(lines[1], "what to do: raise it");
+        assert!(
+            lines[3].contains("incomplete  max_keys_per_worker is reached"),
+            "{text}"
+        );
+        assert!(lines[4].contains("in sync"), "{text}");
+        assert_eq!(text.matches("what to do").count(), 1);
     }
 
     #[test]

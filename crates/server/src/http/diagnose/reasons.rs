@@ -51,7 +51,8 @@ pub(super) fn fleet_reasons(shared: &Shared, workers: &[WorkerInfo]) -> Vec<Stri
         .sum();
     if gaps > 0 {
         reasons.push(format!(
-            "{gaps} sequence gaps: operations were lost on the way, some keys may be missing or stale until the next full sync"
+            "{gaps} sequence gap{}: operations were lost on the way, some keys may be missing or stale until the next full sync",
+            if gaps == 1 { "" } else { "s" }
         ));
     }
     reasons.extend(incomplete_reasons(workers));
