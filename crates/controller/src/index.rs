@@ -49,7 +49,9 @@ use sync::{AtomicU64, Ordering};
 use table::{Directory, Hasher, Tables};
 
 /// How many operations ahead a bucket is asked for: their cache misses overlap.
-const AHEAD: usize = 12;
+const AHEAD: usize = 16;
+/// How many operations ahead it is looked at whether the bucket is full.
+const SOON: usize = 6;
 /// Operations after which a waiting caller gets the lock: about 10 microseconds.
 const TURN: usize = 256;
 
@@ -377,9 +379,19 @@ impl Writer {
             }
         }
         let mut ahead = operations[AHEAD.min(operations.len())..].iter();
+        let soon = if self.tables.is_crowded() {
+            SOON
+        } else {
+            operations.len()
+        };
+        let mut soon = operations[soon.min(operations.len())..].iter();
         for op in &operations[..turn] {
             if let Some(next) = ahead.next() {
                 ask(&self.tables, next);
+            }
+            if let Some(next) = soon.next() {
+                let route = self.tables.directory().route(hasher);
+                route.prefetch_further(read(next).1.0);
             }
             let (kind, ChunkHash(key)) = read(op);
             let hash = hasher.hash(key);

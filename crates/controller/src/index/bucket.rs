@@ -32,6 +32,7 @@ const ODD: u32 = 0x100;
 /// See the module's text.
 #[repr(C, align(64))]
 #[derive(Default)]
+#[cfg_attr(not(loom), derive(bytemuck::Zeroable))]
 pub(super) struct Bucket {
     keys: [AtomicU64; SLOTS],
     values: [AtomicU32; SLOTS],
@@ -152,6 +153,12 @@ impl Bucket {
     #[inline]
     pub(super) fn overflows(&self) -> bool {
         self.overflow() != 0
+    }
+
+    /// Whether a key may have to pass by, or has. A guess: not all slots are looked at. Writer only.
+    #[inline]
+    pub(super) fn looks_full(&self) -> bool {
+        self.value(SLOTS - 1) != 0 || self.overflows()
     }
 
     /// Number of keys that passed by; 255 means "255 or more, once". Writer only.

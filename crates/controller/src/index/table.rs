@@ -10,7 +10,9 @@
 //! which nobody else learns of later writes to it. A rebuilt table's predecessor never changes again.
 //!
 //! Sizes are not powers of two: the home bucket is `low32 * n >> 32`. That keeps hash order, so a
-//! rebuild reads and writes memory front to back.
+//! rebuild reads and writes memory front to back. A key whose home is full goes to a second bucket that
+//! other hash bits choose, and from there to the ones that follow: next to a full bucket it would make
+//! full stretches longer, and every key that comes to one of those has to pass all of it.
 //!
 //! This file knows keys and opaque 32-bit values, not holders. Only the index's writer calls the
 //! mutating functions.
@@ -114,11 +116,37 @@ impl<'d> Route<'d> {
     #[inline]
     pub(super) fn prefetch(self, key: u64) -> &'d Bucket {
         let hash = self.hasher.hash(key);
-        let entry = (hash >> self.shift) as usize;
-        let table = &self.segments[entry >> SEGMENT_BITS].tables[entry % SEGMENT];
+        let table = self.table(hash);
         let at = home(hash, table.len());
         prefetch_index(table, at);
         &table[at]
+    }
+
+    /// Asks for the bucket where a search goes on that found nothing in the first.
+    #[inline]
+    pub(super) fn prefetch_second(self, key: u64) {
+        let hash = self.hasher.hash(key);
+        let table = self.table(hash);
+        prefetch_index(table, second(hash, table.len()));
+    }
+
+    /// Asks for the next two buckets if the search may not end in the first, which should be in the cache
+    /// by now.
+    #[inline]
+    pub(super) fn prefetch_further(self, key: u64) {
+        let hash = self.hasher.hash(key);
+        let table = self.table(hash);
+        if table[home(hash, table.len())].looks_full() {
+            let second = second(hash, table.len());
+            prefetch_index(table, second);
+            prefetch_index(table, second + 1);
+        }
+    }
+
+    #[inline]
+    fn table(self, hash: u64) -> &'d Table {
+        let entry = (hash >> self.shift) as usize;
+        &self.segments[entry >> SEGMENT_BITS].tables[entry % SEGMENT]
     }
 }
 
@@ -151,14 +179,14 @@ impl Directory {
     /// looks at is being written.
     pub(super) fn value(&self, key: u64, hash: u64) -> Option<u32> {
         let table = self.table(self.entry(hash));
-        let mut at = home(hash, table.len());
+        let mut path = Path::new(hash, table.len());
         let mut seen = 0;
-        while seen < table.len() {
-            match table[at].probe(key) {
+        while seen <= table.len() {
+            match table[path.at].probe(key) {
                 Probe::Found(value) => return Some(value),
                 Probe::Absent => return None,
                 Probe::Further => {
-                    at = following(at, table.len());
+                    path.next(hash, table.len());
                     seen += 1;
                 }
                 Probe::Torn => std::hint::spin_loop(),
@@ -196,9 +224,41 @@ fn home(hash: u64, n: usize) -> usize {
     ((hash & 0xffff_ffff) as usize * n) >> 32
 }
 
+/// Where a key goes that finds its home bucket full: far from it, or full neighborhoods would grow
+/// together. Low hash bits, which `home` has least use for.
 #[inline]
-fn following(at: usize, n: usize) -> usize {
-    if at + 1 == n { 0 } else { at + 1 }
+fn second(hash: u64, n: usize) -> usize {
+    ((hash as u32).rotate_left(16) as usize * n) >> 32
+}
+
+/// The buckets of a table of `n` in the order in which a key is looked for: home, second, and from there
+/// one after the other.
+#[derive(Clone, Copy)]
+struct Path {
+    at: usize,
+    is_home: bool,
+}
+
+impl Path {
+    #[inline]
+    fn new(hash: u64, n: usize) -> Self {
+        Self {
+            at: home(hash, n),
+            is_home: true,
+        }
+    }
+
+    #[inline]
+    fn next(&mut self, hash: u64, n: usize) {
+        self.at = if self.is_home {
+            second(hash, n)
+        } else if self.at + 1 == n {
+            0
+        } else {
+            self.at + 1
+        };
+        self.is_home = false;
+    }
 }
 
 /// Where a key sits, for the writer.
@@ -310,22 +370,12 @@ impl Tables {
     #[inline]
     pub(super) fn find(&self, key: u64, hash: u64) -> Option<Place> {
         let table = self.directory.table(self.directory.entry(hash));
-        let mut at = home(hash, table.len());
-        for _ in 0..table.len() {
-            let bucket = &table[at];
-            if let Some(slot) = bucket.find(key) {
-                return Some(Place {
-                    bucket: at,
-                    slot,
-                    value: bucket.value(slot),
-                });
-            }
-            if !bucket.overflows() {
-                return None;
-            }
-            at = following(at, table.len());
+        let home = home(hash, table.len());
+        match table[home].find(key) {
+            Some(slot) => Some(place_at(table, home, slot)),
+            None if table[home].overflows() => find_further(table, key, hash),
+            None => None,
         }
-        None
     }
 
     /// Replaces the value of the key found at `place`, which must not be 0.
@@ -462,7 +512,13 @@ impl Tables {
     }
 
     fn load(&self) -> Load {
-        if self.buckets < ROOMY { SMALL } else { LARGE }
+        if self.is_crowded() { LARGE } else { SMALL }
+    }
+
+    /// Whether tables get so full that many keys miss their home bucket.
+    #[inline]
+    pub(super) fn is_crowded(&self) -> bool {
+        self.buckets >= ROOMY
     }
 
     /// How full the half of a table that begins at `entry` is made. All tables get keys at the same
@@ -527,10 +583,10 @@ impl Tables {
                     assert_eq!(bucket.find(bucket.key(slot)), Some(slot), "first match");
                     let hash = self.hasher.hash(bucket.key(slot));
                     assert_eq!(self.first_entry(self.directory.entry(hash)), entry);
-                    let mut passed = home(hash, table.len());
-                    while passed != at {
-                        overflow[passed] += 1;
-                        passed = following(passed, table.len());
+                    let mut path = Path::new(hash, table.len());
+                    while path.at != at {
+                        overflow[path.at] += 1;
+                        path.next(hash, table.len());
                     }
                     visit(bucket.key(slot), bucket.value(slot));
                 }
@@ -548,6 +604,10 @@ impl Tables {
 }
 
 fn build(size: usize) -> Table {
+    // As an iterator's items, buckets would be copied one by one by way of the stack: five times slower.
+    #[cfg(not(loom))]
+    return bytemuck::allocation::zeroed_arc_slice(size);
+    #[cfg(loom)]
     (0..size).map(|_| Bucket::default()).collect()
 }
 
@@ -574,13 +634,13 @@ impl Growing {
     /// [`place`], without a look at what the buckets hold.
     #[inline]
     fn place(&mut self, key: u64, hash: u64, value: u32) {
-        let mut at = home(hash, self.used.len());
-        while usize::from(self.used[at]) == SLOTS {
-            self.table[at].pass();
-            at = following(at, self.used.len());
+        let mut path = Path::new(hash, self.used.len());
+        while usize::from(self.used[path.at]) == SLOTS {
+            self.table[path.at].pass();
+            path.next(hash, self.used.len());
         }
-        self.table[at].fill(self.used[at].into(), key, value);
-        self.used[at] += 1;
+        self.table[path.at].fill(self.used[path.at].into(), key, value);
+        self.used[path.at] += 1;
     }
 }
 
@@ -588,27 +648,62 @@ fn is_sparse(keys: usize, size: usize) -> bool {
     size > 1 && keys * 256 < size * SLOTS * SPARSE
 }
 
+#[inline]
+fn place_at(table: &[Bucket], bucket: usize, slot: usize) -> Place {
+    Place {
+        bucket,
+        slot,
+        value: table[bucket].value(slot),
+    }
+}
+
+/// Where a key sits that is not in its home bucket.
+#[inline(never)]
+fn find_further(table: &[Bucket], key: u64, hash: u64) -> Option<Place> {
+    let mut path = Path::new(hash, table.len());
+    for _ in 0..table.len() {
+        path.next(hash, table.len());
+        let bucket = &table[path.at];
+        if let Some(slot) = bucket.find(key) {
+            return Some(place_at(table, path.at, slot));
+        }
+        if !bucket.overflows() {
+            return None;
+        }
+    }
+    None
+}
+
 /// Puts a key into the first bucket with room. The load limit guarantees one.
 #[inline]
 fn place(table: &[Bucket], key: u64, hash: u64, value: u32) {
-    let mut at = home(hash, table.len());
+    let home = &table[home(hash, table.len())];
+    match home.vacancy() {
+        Some(slot) => home.insert(slot, key, value),
+        None => place_further(table, key, hash, value),
+    }
+}
+
+#[inline(never)]
+fn place_further(table: &[Bucket], key: u64, hash: u64, value: u32) {
+    let mut path = Path::new(hash, table.len());
     loop {
-        let bucket = &table[at];
+        table[path.at].pass();
+        path.next(hash, table.len());
+        let bucket = &table[path.at];
         if let Some(slot) = bucket.vacancy() {
             return bucket.insert(slot, key, value);
         }
-        bucket.pass();
-        at = following(at, table.len());
     }
 }
 
 /// Forgets that a key with this hash, now gone from bucket `last`, had passed the buckets before.
 #[inline]
 fn unpass(table: &[Bucket], hash: u64, last: usize) {
-    let mut at = home(hash, table.len());
-    while at != last {
-        table[at].unpass();
-        at = following(at, table.len());
+    let mut path = Path::new(hash, table.len());
+    while path.at != last {
+        table[path.at].unpass();
+        path.next(hash, table.len());
     }
 }
 

@@ -244,12 +244,22 @@ impl<'v> Walk<'v> {
             len += 1;
         }
         let mut values = [0; N];
-        for ((value, key), home) in values[..len].iter_mut().zip(&keys).zip(&homes) {
-            *value = match home.probe(*key) {
-                Probe::Found(value) => value,
-                Probe::Absent => 0,
-                Probe::Further | Probe::Torn => self.probe_further(*key),
-            };
+        // Bit by key: not found at home. Their second lines, too, are asked for before any is looked at.
+        let mut further = 0_u64;
+        for (at, (key, home)) in keys[..len].iter().zip(&homes).enumerate() {
+            match home.probe(*key) {
+                Probe::Found(value) => values[at] = value,
+                Probe::Absent => {}
+                Probe::Further | Probe::Torn => {
+                    route.prefetch_second(*key);
+                    further |= 1 << at;
+                }
+            }
+        }
+        while further != 0 {
+            let at = further.trailing_zeros() as usize;
+            values[at] = self.probe_further(keys[at]);
+            further &= further - 1;
         }
         if !self.confirm() {
             self.reread(&keys[..len], &mut values);
