@@ -114,7 +114,7 @@ async fn questions_about_the_fleet_have_their_shape_in_json() {
         "locations": [location],
     });
     let sync = json!({
-        "progress": "float", "workers_syncing": "int", "workers_completed": "int",
+        "progress": "float", "workers_syncing": "int", "workers_completed": "int", "workers_incomplete": "int",
         "missing_batches": "int", "sequence_gaps": "int", "persistence": { "state": "text" },
         "workers": [worker],
     });
