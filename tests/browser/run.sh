@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The dashboard in Chromium against the debug binary (or $KVATLAS_BIN). Installs what is missing:
-# Chromium (and Node.js, 18 or newer) from the distribution, playwright-core and axe-core under .cache/browser.
+# Chromium and Node.js from the distribution, playwright-core and axe-core under .cache/browser; and, if the
+# distribution's Node.js is older than playwright-core wants, one from npm under .cache/node.
 # With KVATLAS_SCREENSHOTS=1 the pictures that are committed are written to docs/screenshots/ too.
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
@@ -23,6 +24,18 @@ if [ "${#missing[@]}" -gt 0 ]; then
   if [ "$(id -u)" != 0 ]; then as_root="sudo -n"; fi
   $as_root apt-get update -qq
   $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+fi
+is_recent() { [ "$(node -p 'parseInt(process.versions.node)')" -ge "$1" ]; }
+node_wanted=20
+if ! is_recent "$node_wanted"; then
+  node_home="$root/.cache/node"
+  if [ ! -x "$node_home/node_modules/.bin/node" ]; then
+    echo "browser: installing Node.js $node_wanted, this one is $(node --version)"
+    mkdir -p "$node_home"
+    (cd "$node_home" && npm install --no-save --no-package-lock --no-audit --no-fund --loglevel=error "node@$node_wanted")
+  fi
+  PATH="$node_home/node_modules/.bin:$PATH"
+  is_recent "$node_wanted"
 fi
 if ! cmp -s "$here/package.json" "$modules/package.json"; then
   echo "browser: installing playwright-core and axe-core"
