@@ -22,6 +22,14 @@ if ! command -v promtool >/dev/null && [ ! -x "$cache/prometheus/usr/bin/promtoo
 fi
 export PATH="$PATH:$cache/prometheus/usr/bin"
 
+# Which system calls the unit must leave to the process.
+if ! command -v strace >/dev/null && command -v apt-get >/dev/null; then
+  as_root=""
+  if [ "$(id -u)" != 0 ]; then as_root="sudo -n"; fi
+  { $as_root apt-get install -y -qq strace || { $as_root apt-get update -qq && $as_root apt-get install -y -qq strace; }; } >/dev/null 2>&1 \
+    || echo "packaging: no strace to be had" >&2
+fi
+
 KVATLAS_BIN="$(realpath -m "${KVATLAS_BIN:-$here/../../target/debug/kvatlas}")"
 export KVATLAS_BIN PYTHONDONTWRITEBYTECODE=1
 cd "$here"
