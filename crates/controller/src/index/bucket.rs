@@ -158,7 +158,7 @@ impl Bucket {
     /// Whether a key may have to pass by, or has. A guess: not all slots are looked at. Writer only.
     #[inline]
     pub(super) fn looks_full(&self) -> bool {
-        self.value(SLOTS - 1) != 0 || self.overflows()
+        (self.value(SLOTS - 1) != 0) | self.overflows()
     }
 
     /// Number of keys that passed by; 255 means "255 or more, once". Writer only.

@@ -17,6 +17,7 @@
 //! This file knows keys and opaque 32-bit values, not holders. Only the index's writer calls the
 //! mutating functions.
 
+use std::hint::select_unpredictable;
 use std::sync::Arc;
 
 use prefetch_index::prefetch_index;
@@ -136,11 +137,11 @@ impl<'d> Route<'d> {
     pub(super) fn prefetch_further(self, key: u64) {
         let hash = self.hasher.hash(key);
         let table = self.table(hash);
-        if table[home(hash, table.len())].looks_full() {
-            let second = second(hash, table.len());
-            prefetch_index(table, second);
-            prefetch_index(table, second + 1);
-        }
+        let home = home(hash, table.len());
+        // Without a branch: nobody can predict which buckets are full.
+        let at = select_unpredictable(table[home].looks_full(), second(hash, table.len()), home);
+        prefetch_index(table, at);
+        prefetch_index(table, at + 1);
     }
 
     #[inline]
