@@ -7,6 +7,7 @@ mod lookup;
 mod mixed;
 mod peer;
 pub(crate) mod state;
+pub(crate) mod transport;
 mod trial;
 
 use clap::ValueEnum;

@@ -53,6 +53,11 @@ pub(crate) struct Usage {
 }
 
 impl Usage {
+    /// Of this process.
+    pub(crate) fn own() -> Self {
+        Self::of(std::process::id())
+    }
+
     fn of(pid: u32) -> Self {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
         let resident = status

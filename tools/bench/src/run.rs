@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 
 use crate::args::{Args, Launch};
-use crate::cases::{Trial, state};
+use crate::cases::{Case, Trial, state, transport};
 use crate::error::BenchError;
 use crate::progress::Progress;
 use crate::record::{self, Line, Recorder, Sample};
@@ -76,6 +76,9 @@ fn measure(args: &Args) -> Result<(), BenchError> {
             continue;
         }
         for &instances in &args.instances {
+            if args.cases.contains(&Case::Ingest) {
+                alone(args, instances, trial, &mut recorder)?;
+            }
             for launch in &launches {
                 let name = launch.as_ref().map_or("attached", |launch| &launch.name);
                 progress.step(&format!("{name}, {instances} instances, trial {trial}"));
@@ -120,6 +123,25 @@ fn controller(
                 value,
             }))?;
         }
+    }
+    Ok(())
+}
+
+/// What the transport carries when nobody reads what arrives.
+fn alone(
+    args: &Args,
+    instances: usize,
+    trial: u32,
+    recorder: &mut Recorder,
+) -> Result<(), BenchError> {
+    for value in transport::run(instances, args.operations)? {
+        recorder.record(Line::Sample(Sample {
+            case: transport::NAME.to_owned(),
+            subject: transport::SUBJECT.to_owned(),
+            instances,
+            trial,
+            value,
+        }))?;
     }
     Ok(())
 }

@@ -29,6 +29,16 @@ impl Session {
         (0..SESSIONS).map(session).collect()
     }
 
+    /// Makes sessions those of generation `t`, in the memory they have.
+    pub fn renew(sessions: &mut [Self], t: u64) {
+        for (s, session) in (0..).zip(sessions) {
+            let mut keys = std::mem::take(&mut session.keys);
+            keys.clear();
+            keys.extend((0..CHUNKS).map(|i| key(t, s, i)));
+            *session = Self::new(keys);
+        }
+    }
+
     /// Every session's shared prefix, then chunks that nobody holds.
     pub fn prefixes() -> Vec<Self> {
         let chunk = |s, i| {

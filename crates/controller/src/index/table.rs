@@ -29,8 +29,8 @@ const MAX_BUCKETS: usize = if cfg!(test) { 8 } else { 2048 };
 /// How full tables get while all of them together are smaller than [`ROOMY`]. Few keys then miss their
 /// home bucket, and each that does costs a mispredicted branch.
 const SMALL: Load = Load {
-    fresh: 96,
-    full: 146,
+    fresh: 104,
+    full: 160,
 };
 /// How full they get beyond, where memory counts for more.
 const LARGE: Load = Load {

@@ -7,7 +7,7 @@ use super::Trial;
 use crate::error::BenchError;
 use crate::process::Usage;
 use crate::record::Value;
-use crate::traffic::{BATCH, KeyOf, MULTIPART, Multipart, key};
+use crate::traffic::{BATCH, KeyOf, MULTIPART, Multipart, Streams, key};
 
 pub(super) fn run(trial: &mut Trial<'_>) -> Result<Vec<Value>, BenchError> {
     // One operation first, from each instance, so that every connection is up.
@@ -21,14 +21,14 @@ pub(super) fn run(trial: &mut Trial<'_>) -> Result<Vec<Value>, BenchError> {
 
     let each = (trial.args.operations / trial.instances).max(1);
     let operations = each * trial.instances;
-    let multiparts = wave(trial, 1..each + 1);
+    let multiparts = wave(&mut trial.streams, trial.instances, 1..each + 1);
     let before = trial.usage();
     let began = Instant::now();
     send(trial, &multiparts, operations)?;
     let seconds = began.elapsed().as_secs_f64();
     let after = trial.usage();
     // As many again: what the first ones left behind in buffers is there already.
-    let multiparts = wave(trial, each + 1..2 * each + 1);
+    let multiparts = wave(&mut trial.streams, trial.instances, each + 1..2 * each + 1);
     send(trial, &multiparts, operations)?;
     let twice = trial.usage();
     trial.ingested = 1 + 2 * each;
@@ -48,15 +48,19 @@ pub(super) fn run(trial: &mut Trial<'_>) -> Result<Vec<Value>, BenchError> {
 }
 
 /// Admits of every instance's keys at these positions.
-fn wave(trial: &mut Trial<'_>, positions: Range<usize>) -> Vec<Multipart> {
+pub(super) fn wave(
+    streams: &mut Streams,
+    instances: usize,
+    positions: Range<usize>,
+) -> Vec<Multipart> {
     let rounds = positions.len().div_ceil(BATCH * MULTIPART);
-    let mut streams: Vec<_> = (0..trial.instances)
+    let mut streams: Vec<_> = (0..instances)
         .map(|instance| {
             let keys: Vec<_> = positions
                 .clone()
                 .map(|at| key(KeyOf::Instance, instance, at))
                 .collect();
-            trial.streams.admits(instance, &keys).into_iter()
+            streams.admits(instance, &keys).into_iter()
         })
         .collect();
     // Instances take turns, as they would.
