@@ -1,9 +1,9 @@
 //! Taking dead holders out of the tables, a table at a time.
 //!
-//! A step holds the writer's lock for as many tables as its budget of slots covers, at least one
-//! (10,240 slots at most, some tens of microseconds). The cursor is a position in hash space, so that
-//! tables may split or shrink between steps. The sweep goes round until no dead pair is left; an id is
-//! free with its last pair.
+//! A step holds the writer's lock for as many tables as its budget of slots covers, at least one: 10,240
+//! slots at most, some tens of microseconds while they are in the cache and about 200 in an index of
+//! fleet size. The cursor is a position in hash space, so that tables may split or shrink between steps.
+//! The sweep goes round until no dead pair is left; an id is free with its last pair.
 
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
