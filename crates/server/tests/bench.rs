@@ -54,7 +54,15 @@ fn every_case_runs_and_is_reported() {
             )
         })
         .collect();
-    assert_eq!(cases.len(), 7 * 2, "{cases:?}");
+    // Seven of the controller, and the transport without one.
+    assert_eq!(cases.len(), (7 + 1) * 2, "{cases:?}");
+    let alone = |sample: &&&serde_json::Value| sample["subject"] == "libzmq alone";
+    let alone: BTreeSet<_> = samples
+        .iter()
+        .filter(alone)
+        .map(|sample| sample["case"].as_str().unwrap())
+        .collect();
+    assert_eq!(alone, BTreeSet::from(["transport"]));
     let rate = |sample: &&&serde_json::Value| sample["unit"] == "1/s";
     assert!(
         samples
