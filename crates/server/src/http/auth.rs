@@ -143,8 +143,9 @@ impl Access {
                 if new.is(&self.tokens.load()) {
                     return TokenReload::Unchanged;
                 }
+                let mut sessions = self.sessions.lock();
                 self.tokens.store(Arc::new(new));
-                self.sessions.lock().clear();
+                sessions.clear();
                 TokenReload::Applied
             }
             Err(error) if refused.as_ref() == Some(&error) => TokenReload::Unchanged,
@@ -187,10 +188,13 @@ impl Access {
         }
     }
 
-    fn begin_session(&self, role: Role, now: Timestamp) -> String {
+    /// A new session's name and role, if the token is one.
+    fn begin_session(&self, token: &str, now: Timestamp) -> Option<(String, Role)> {
         // Twice 122 random bits from the system.
         let id = format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
+        // Locked first: tokens that cease to count end all sessions under the same lock.
         let mut sessions = self.sessions.lock();
+        let role = self.role_of(token)?;
         sessions.retain(|session| session.until > now);
         if sessions.len() >= MAX_SESSIONS {
             sessions.pop_front();
@@ -200,7 +204,7 @@ impl Access {
             role,
             until: now + std::time::Duration::from_secs(SESSION_SECONDS),
         });
-        id
+        Some((id, role))
     }
 
     fn session(&self, headers: &HeaderMap, now: Timestamp) -> Option<Role> {
@@ -328,18 +332,17 @@ pub(super) fn unread(mut response: Response, request: &Request<Body>) -> Respons
 /// A cookie for what cannot send headers (EventSource), in exchange for a token.
 async fn session(State(shared): State<AppState>, headers: HeaderMap) -> Response {
     let access = &shared.access;
-    let role = match bearer(&headers) {
+    let (id, role) = match bearer(&headers) {
         // Without tokens there is nothing to exchange; the page need not know.
         _ if !access.guards_commands() => {
             return Json(SessionView { role: "admin" }).into_response();
         }
-        Some(token) => match access.role_of(token) {
-            Some(role) => role,
+        Some(token) => match access.begin_session(token, shared.clock.now()) {
+            Some(session) => session,
             None => return refused(&shared, Denied::Wrong),
         },
         None => return refused(&shared, Denied::Missing),
     };
-    let id = access.begin_session(role, shared.clock.now());
     let secure = if access.tls { "; Secure" } else { "" };
     let cookie = format!(
         "{COOKIE_NAME}={id}; Path=/; Max-Age={SESSION_SECONDS}; HttpOnly; SameSite=Strict{secure}"
@@ -486,7 +489,9 @@ mod tests {
     #[test]
     fn a_session_reads_until_it_ends_and_never_commands() {
         let access = access(Some("r"), Some("a"));
-        let id = access.begin_session(Role::Admin, Timestamp(0));
+        assert_eq!(access.begin_session("x", Timestamp(0)), None);
+        let (id, role) = access.begin_session("a", Timestamp(0)).unwrap();
+        assert_eq!(role, Role::Admin);
         let cookie = format!("x=1; kvatlas_session={id}");
         let check =
             |method, path, now| access.check(&request(method, path, &[("cookie", &cookie)]), now);
@@ -501,7 +506,7 @@ mod tests {
     fn sessions_are_bounded() {
         let access = access(Some("r"), None);
         for _ in 0..2 * MAX_SESSIONS {
-            access.begin_session(Role::Read, Timestamp(0));
+            access.begin_session("r", Timestamp(0)).unwrap();
         }
         assert_eq!(access.sessions.lock().len(), MAX_SESSIONS);
     }
