@@ -6,9 +6,9 @@
 //!                                                  v          or a holder changed state)
 //!   view, walk, runs ..  --no lock-->  Snapshot { directory, holder states }  + bucket words + sets
 //! ```
-//! Files: [`bucket`] one cache line and its sequence lock, [`table`] directory and growth, [`spill`]
-//! interned holder sets, [`holders`] ids and visibility, [`sweep`] removal of dead holders, [`view`]
-//! readers, [`chunked`] storage that grows without moving.
+//! Files: [`bucket`] one cache line and its sequence lock, [`table`] directory and growth, [`path`] where
+//! in a table a key sits, [`spill`] interned holder sets, [`holders`] ids and visibility, [`sweep`]
+//! removal of dead holders, [`view`] readers, [`chunked`] storage that grows without moving.
 //!
 //! **Invariants.** Readers take no lock and never wait for the writer. A key's value changes in one
 //! store. When [`Index::retire`] or [`Index::swap`] returns, no view taken later shows the dead holder.
@@ -21,6 +21,7 @@
 mod bucket;
 mod chunked;
 mod holders;
+mod path;
 mod spill;
 mod sweep;
 mod sync;

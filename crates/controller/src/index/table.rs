@@ -10,9 +10,7 @@
 //! which nobody else learns of later writes to it. A rebuilt table's predecessor never changes again.
 //!
 //! Sizes are not powers of two: the home bucket is `low32 * n >> 32`. That keeps hash order, so a
-//! rebuild reads and writes memory front to back. A key whose home is full goes to a second bucket that
-//! other hash bits choose, and from there to the ones that follow: next to a full bucket it would make
-//! full stretches longer, and every key that comes to one of those has to pass all of it.
+//! rebuild reads and writes memory front to back. Where a key sits whose home is full: [`super::path`].
 //!
 //! This file knows keys and opaque 32-bit values, not holders. Only the index's writer calls the
 //! mutating functions.
@@ -22,7 +20,8 @@ use std::sync::Arc;
 
 use prefetch_index::prefetch_index;
 
-use super::bucket::{Bucket, Probe, SLOTS};
+use super::bucket::{Bucket, SLOTS};
+use super::path::{self, Path, Place, home, place, second, unpass};
 
 /// Buckets of the largest table (64 B each). A rebuild of one is the longest step a writer takes.
 const MAX_BUCKETS: usize = if cfg!(test) { 8 } else { 2048 };
@@ -176,24 +175,10 @@ impl Directory {
         self.segments.len() << SEGMENT_BITS
     }
 
-    /// The value of `key`, probing as far as needed. Lock-free: retries only while the very bucket it
-    /// looks at is being written.
+    /// The value of `key`; see [`path::value`].
     pub(super) fn value(&self, key: u64, hash: u64) -> Option<u32> {
         let table = self.table(self.entry(hash));
-        let mut path = Path::new(hash, table.len());
-        let mut seen = 0;
-        while seen <= table.len() {
-            match table[path.at].probe(key) {
-                Probe::Found(value) => return Some(value),
-                Probe::Absent => return None,
-                Probe::Further => {
-                    path.next(hash, table.len());
-                    seen += 1;
-                }
-                Probe::Torn => std::hint::spin_loop(),
-            }
-        }
-        None
+        path::value(table, key, hash)
     }
 
     /// Calls `visit` with each key and value of the table that serves `from`, and returns where the
@@ -217,58 +202,6 @@ impl Directory {
         let next = (entry + 1..self.entries()).find(|&e| !Arc::ptr_eq(self.table(e), table))?;
         Some((next as u64) << self.shift)
     }
-}
-
-/// Home bucket in a table of `n`.
-#[inline]
-fn home(hash: u64, n: usize) -> usize {
-    ((hash & 0xffff_ffff) as usize * n) >> 32
-}
-
-/// Where a key goes that finds its home bucket full: far from it, or full neighborhoods would grow
-/// together. Low hash bits, which `home` has least use for.
-#[inline]
-fn second(hash: u64, n: usize) -> usize {
-    ((hash as u32).rotate_left(16) as usize * n) >> 32
-}
-
-/// The buckets of a table of `n` in the order in which a key is looked for: home, second, and from there
-/// one after the other.
-#[derive(Clone, Copy)]
-struct Path {
-    at: usize,
-    is_home: bool,
-}
-
-impl Path {
-    #[inline]
-    fn new(hash: u64, n: usize) -> Self {
-        Self {
-            at: home(hash, n),
-            is_home: true,
-        }
-    }
-
-    #[inline]
-    fn next(&mut self, hash: u64, n: usize) {
-        self.at = if self.is_home {
-            second(hash, n)
-        } else if self.at + 1 == n {
-            0
-        } else {
-            self.at + 1
-        };
-        self.is_home = false;
-    }
-}
-
-/// Where a key sits, for the writer.
-#[derive(Clone, Copy)]
-pub(super) struct Place {
-    bucket: usize,
-    slot: usize,
-    /// Its value.
-    pub(super) value: u32,
 }
 
 #[derive(Clone, Copy)]
@@ -371,12 +304,7 @@ impl Tables {
     #[inline]
     pub(super) fn find(&self, key: u64, hash: u64) -> Option<Place> {
         let table = self.directory.table(self.directory.entry(hash));
-        let home = home(hash, table.len());
-        match table[home].find(key) {
-            Some(slot) => Some(place_at(table, home, slot)),
-            None if table[home].overflows() => find_further(table, key, hash),
-            None => None,
-        }
+        path::find(table, key, hash)
     }
 
     /// Replaces the value of the key found at `place`, which must not be 0.
@@ -647,65 +575,6 @@ impl Growing {
 
 fn is_sparse(keys: usize, size: usize) -> bool {
     size > 1 && keys * 256 < size * SLOTS * SPARSE
-}
-
-#[inline]
-fn place_at(table: &[Bucket], bucket: usize, slot: usize) -> Place {
-    Place {
-        bucket,
-        slot,
-        value: table[bucket].value(slot),
-    }
-}
-
-/// Where a key sits that is not in its home bucket.
-#[inline(never)]
-fn find_further(table: &[Bucket], key: u64, hash: u64) -> Option<Place> {
-    let mut path = Path::new(hash, table.len());
-    for _ in 0..table.len() {
-        path.next(hash, table.len());
-        let bucket = &table[path.at];
-        if let Some(slot) = bucket.find(key) {
-            return Some(place_at(table, path.at, slot));
-        }
-        if !bucket.overflows() {
-            return None;
-        }
-    }
-    None
-}
-
-/// Puts a key into the first bucket with room. The load limit guarantees one.
-#[inline]
-fn place(table: &[Bucket], key: u64, hash: u64, value: u32) {
-    let home = &table[home(hash, table.len())];
-    match home.vacancy() {
-        Some(slot) => home.insert(slot, key, value),
-        None => place_further(table, key, hash, value),
-    }
-}
-
-#[inline(never)]
-fn place_further(table: &[Bucket], key: u64, hash: u64, value: u32) {
-    let mut path = Path::new(hash, table.len());
-    loop {
-        table[path.at].pass();
-        path.next(hash, table.len());
-        let bucket = &table[path.at];
-        if let Some(slot) = bucket.vacancy() {
-            return bucket.insert(slot, key, value);
-        }
-    }
-}
-
-/// Forgets that a key with this hash, now gone from bucket `last`, had passed the buckets before.
-#[inline]
-fn unpass(table: &[Bucket], hash: u64, last: usize) {
-    let mut path = Path::new(hash, table.len());
-    while path.at != last {
-        table[path.at].unpass();
-        path.next(hash, table.len());
-    }
 }
 
 /// Keys and values of a table, in the order of their buckets.
